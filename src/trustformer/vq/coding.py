@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tensors to the body of a message and back, in the form a `Layout` gives.
+
+A codebook group travels as
+
+    scales   one fp32 a tensor: its root mean square; blocks are clustered after division by it
+    C_KD     K x D fp16 centroids, each the exact mean of its blocks (weighted by squared scale), rounded
+    codes    ceil(log2 K) bits a block, most significant bit first, padded to a byte
+
+Weighting by squared scale makes the centroids means in the units of the tensors themselves, so that
+||x - decode(x)||² <= ||x||² over the group (up to fp16): a message never moves away from what it describes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from trustformer.errors import MessageError
+from trustformer.message import Codebook, Dense, Group, Layout, TensorSpec
+from trustformer.vq.kmeans import Array, Codes, assign, cluster_means, kmeans
+
+MAX_ABS = 32.0
+"""Largest magnitude of an entry that may travel. A drift of one round is about 1e-2, a weight about 1."""
+
+
+def body_size(layout: Layout) -> int:
+    """Length in bytes of a message body: depends on the layout alone, never on the data."""
+    return sum(_group_size(group) for group in layout.groups)
+
+
+def encode(layout: Layout, tensors: Mapping[str, Array], rng: np.random.Generator) -> bytes:
+    """Code the tensors of `layout`, float32 of the stated shapes; at most one pooled copy of a group is held.
+
+    Raises:
+        MessageError: an entry is NaN, infinite or larger than `MAX_ABS`; names the tensor.
+    """
+    parts = []
+    for group in layout.groups:
+        for spec in group.tensors:
+            _check(spec, tensors[spec.name])
+        if isinstance(group.coding, Dense):
+            dtype = _wire_dtype(group.coding)
+            parts += [tensors[spec.name].astype(dtype).tobytes() for spec in group.tensors]
+        else:
+            parts.append(_encode_codebook(group, group.coding, tensors, rng))
+    body = b"".join(parts)
+    assert len(body) == body_size(layout)
+    return body
+
+
+def decode(layout: Layout, body: bytes | memoryview) -> dict[str, Array]:
+    """Return the tensors a body stands for, float32; the same bits on every machine.
+
+    Raises:
+        MessageError: wrong length, a code that is no centroid, or an entry NaN, infinite or over `MAX_ABS`.
+    """
+    view = memoryview(body)
+    if len(view) != body_size(layout):
+        raise MessageError(f"body: {len(view)} bytes where the layout gives {body_size(layout)}")
+    tensors: dict[str, Array] = {}
+    at = 0
+    for group in layout.groups:
+        size = _group_size(group)
+        part = view[at : at + size]
+        at += size
+        if isinstance(group.coding, Dense):
+            _decode_dense(group, group.coding, part, tensors)
+        else:
+            _decode_codebook(group, group.coding, part, tensors)
+        for spec in group.tensors:
+            _check(spec, tensors[spec.name])
+    return tensors
+
+
+def _check(spec: TensorSpec, values: npt.NDArray[np.floating]) -> None:
+    if values.shape != spec.shape:
+        raise MessageError(f"tensor {spec.name!r} has the shape {values.shape}, the layout says {spec.shape}")
+    largest = float(np.abs(values).max())
+    if not largest <= MAX_ABS:  # also true for NaN
+        raise MessageError(
+            f"tensor {spec.name!r} holds NaN, infinity or an entry over {MAX_ABS:g}",
+            "local training has probably diverged: lower train.learning_rate",
+        )
+
+
+def _wire_dtype(coding: Dense) -> str:
+    return "<f4" if coding.dtype == "float32" else "<f2"
+
+
+def _blocks_of(spec: TensorSpec, block: int) -> int:
+    return -(-spec.size // block)
+
+
+def _code_bits(n_clusters: int) -> int:
+    return (n_clusters - 1).bit_length()
+
+
+def _codebook_sizes(group: Group, coding: Codebook) -> tuple[int, int, int]:
+    """Number of blocks N, of centroids K and of bits a code."""
+    n_blocks = sum(_blocks_of(spec, coding.block) for spec in group.tensors)
+    n_clusters = min(coding.clusters, n_blocks)
+    return n_blocks, n_clusters, _code_bits(n_clusters)
+
+
+def _group_size(group: Group) -> int:
+    coding = group.coding
+    if isinstance(coding, Dense):
+        return sum(spec.size for spec in group.tensors) * (4 if coding.dtype == "float32" else 2)
+    n_blocks, n_clusters, bits = _codebook_sizes(group, coding)
+    return 4 * len(group.tensors) + 2 * n_clusters * coding.block + -(-n_blocks * bits // 8)
+
+
+def _encode_codebook(
+    group: Group, coding: Codebook, tensors: Mapping[str, Array], rng: np.random.Generator
+) -> bytes:
+    n_blocks, n_clusters, bits = _codebook_sizes(group, coding)
+    X_ND = np.zeros((n_blocks, coding.block), np.float32)
+    weights_N = np.empty(n_blocks, np.float32)
+    scales = np.empty(len(group.tensors), np.float32)
+    at = 0
+    for m, spec in enumerate(group.tensors):
+        values = tensors[spec.name].reshape(-1)
+        rows = slice(at, at + _blocks_of(spec, coding.block))
+        scales[m] = np.sqrt(np.mean(np.square(values, dtype=np.float64)))
+        if scales[m] > 0:
+            X_ND[rows].reshape(-1)[: spec.size] = values / scales[m]
+        weights_N[rows] = scales[m] ** 2
+        at = rows.stop
+    largest = weights_N.max()
+    if largest > 0:  # relative weights: squared scales of tiny drifts would underflow
+        weights_N = (weights_N.astype(np.float64) / largest).astype(np.float32)
+    C_KD = kmeans(X_ND, n_clusters, rng, weights_N=weights_N)
+    codes = assign(X_ND, C_KD)
+    C_KD, _ = cluster_means(X_ND, codes, n_clusters, weights_N)
+    return scales.astype("<f4").tobytes() + C_KD.astype("<f2").tobytes() + _pack(codes, bits)
+
+
+def _decode_dense(group: Group, coding: Dense, part: memoryview, tensors: dict[str, Array]) -> None:
+    dtype = np.dtype(_wire_dtype(coding))
+    at = 0
+    for spec in group.tensors:
+        values = np.frombuffer(part, dtype, spec.size, at)
+        tensors[spec.name] = values.astype(np.float32).reshape(spec.shape)
+        at += spec.size * dtype.itemsize
+
+
+def _decode_codebook(group: Group, coding: Codebook, part: memoryview, tensors: dict[str, Array]) -> None:
+    n_blocks, n_clusters, bits = _codebook_sizes(group, coding)
+    scales = np.frombuffer(part, "<f4", len(group.tensors))
+    at = scales.nbytes
+    C_KD = np.frombuffer(part, "<f2", n_clusters * coding.block, at).astype(np.float32)
+    C_KD = C_KD.reshape(n_clusters, coding.block)
+    codes = _unpack(part[at + 2 * C_KD.size :], bits, n_blocks)
+    if codes.max() >= n_clusters:
+        raise MessageError(f"body: code {codes.max()} where there are {n_clusters} centroids")
+    row = 0
+    with np.errstate(over="ignore", invalid="ignore"):  # refused by _check, which names the tensor
+        for scale, spec in zip(scales, group.tensors, strict=True):
+            count = _blocks_of(spec, coding.block)
+            values = C_KD[codes[row : row + count]].reshape(-1)[: spec.size] * scale
+            tensors[spec.name] = values.reshape(spec.shape)
+            row += count
+
+
+def _pack(codes: Codes, bits: int) -> bytes:
+    if bits == 8:
+        return codes.astype(np.uint8).tobytes()
+    shifts = np.arange(bits - 1, -1, -1)
+    return np.packbits(((codes[:, None] >> shifts) & 1).astype(np.uint8)).tobytes()
+
+
+def _unpack(data: memoryview, bits: int, count: int) -> Codes:
+    raw = np.frombuffer(data, np.uint8)
+    if bits == 8:
+        return raw.astype(np.int64)
+    flags = np.unpackbits(raw)
+    if flags[count * bits :].any():
+        raise MessageError("body: the padding after the codes is not zero")
+    shifts = np.arange(bits - 1, -1, -1)
+    return (flags[: count * bits].reshape(count, bits).astype(np.int64) << shifts).sum(1)
