@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One error class per check, so that a refusal names what failed.
+
+The letters are those of the checks a client makes, in this order:
+
+    a  provider and sizes      ProviderNotAllowed (BadQuote, BadCollateral for sizes)
+    b  signatures and dates    BadQuote, BadCollateral, Expired, NotYetValid, Revoked
+    c  kind of enclave         WrongTee, DebugEnclave, Attributes
+    d  identity                Measurement
+    e  state of the platform   TcbStatus, Advisory, StaleCollateral, Platform
+    f  binding to this session ReportData, ConfigMismatch
+    g  the session's message   BadSignature, Rollback
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from trustformer.errors import AttestationError
+
+
+class CheckError(AttestationError):
+    """A numbered check that did not hold.
+
+    Args:
+        message: what was wrong; one sentence without a full stop.
+        hint: what to do about it.
+        got: the value found, as text.
+        expected: what the check wants, as text.
+        check: letter of the check; the class's own when empty.
+    """
+
+    letter: ClassVar[str] = ""
+
+    def __init__(self, message: str, hint: str = "", *, got: str = "", expected: str = "", check: str = "") -> None:
+        super().__init__(message, hint)
+        self.check = check or self.letter
+        self.got = got
+        self.expected = expected
+        self.record: object | None = None  # the VerificationRecord of the refusal, where one was made
+
+
+class ProviderNotAllowed(CheckError):
+    """The kind of evidence is not one the policy names."""
+
+    letter = "a"
+
+
+class BadQuote(CheckError):
+    """The quote is malformed, or a signature on the way from the pinned root to the report is wrong."""
+
+    letter = "b"
+
+
+class BadCollateral(CheckError):
+    """The collateral is absent, malformed, not signed under the root, or made for another platform."""
+
+    letter = "b"
+
+
+class Expired(CheckError):
+    """A certificate, CRL or signed statement is past its last day."""
+
+    letter = "b"
+
+
+class NotYetValid(CheckError):
+    """A certificate, CRL or signed statement was issued after the time of the appraisal."""
+
+    letter = "b"
+
+
+class Revoked(CheckError):
+    """A certificate of the chain is on a revocation list."""
+
+    letter = "b"
+
+
+class WrongTee(CheckError):
+    """A genuine quote of something that is not an SGX enclave with a version 3 quote."""
+
+    letter = "c"
+
+
+class DebugEnclave(CheckError):
+    """The enclave runs in debug mode: its memory is open to the host."""
+
+    letter = "c"
+
+
+class Attributes(CheckError):
+    """The enclave's ATTRIBUTES flags are not exactly INIT and MODE64BIT."""
+
+    letter = "c"
+
+
+class Measurement(CheckError):
+    """MRENCLAVE, MRSIGNER, ISVPRODID or ISVSVN is not what the policy lists."""
+
+    letter = "d"
+
+
+class TcbStatus(CheckError):
+    """The platform's or quoting enclave's TCB status is not one the policy lists."""
+
+    letter = "e"
+
+
+class Advisory(CheckError):
+    """A security advisory applies that the policy does not accept."""
+
+    letter = "e"
+
+
+class StaleCollateral(CheckError):
+    """The TCB evaluation data number is below the policy's minimum."""
+
+    letter = "e"
+
+
+class Platform(CheckError):
+    """The platform's flags, PPID or FMSPC are not what the policy allows."""
+
+    letter = "e"
+
+
+class ReportData(CheckError):
+    """The quote is not bound to this client, nonce, run, configuration or these keys."""
+
+    letter = "f"
+
+
+class ConfigMismatch(CheckError):
+    """The aggregator runs another configuration than the client agreed to."""
+
+    letter = "f"
+
+
+class BadSignature(CheckError):
+    """An Ed25519 signature (of the attested key, or of a publisher) does not verify."""
+
+    letter = "g"
+
+
+class Rollback(CheckError):
+    """The aggregator's round or manifest is not the successor of what the client has stored."""
+
+    letter = "g"
