@@ -19,7 +19,7 @@ from typing import ClassVar
 from trustformer.errors import AttestationError
 
 
-class CheckError(AttestationError):
+class Refusal(AttestationError):  # noqa: N818 (a base of names the protocol fixes)
     """A numbered check that did not hold.
 
     Args:
@@ -40,109 +40,109 @@ class CheckError(AttestationError):
         self.record: object | None = None  # the VerificationRecord of the refusal, where one was made
 
 
-class ProviderNotAllowed(CheckError):
+class ProviderNotAllowed(Refusal):
     """The kind of evidence is not one the policy names."""
 
     letter = "a"
 
 
-class BadQuote(CheckError):
+class BadQuote(Refusal):
     """The quote is malformed, or a signature on the way from the pinned root to the report is wrong."""
 
     letter = "b"
 
 
-class BadCollateral(CheckError):
+class BadCollateral(Refusal):
     """The collateral is absent, malformed, not signed under the root, or made for another platform."""
 
     letter = "b"
 
 
-class Expired(CheckError):
+class Expired(Refusal):
     """A certificate, CRL or signed statement is past its last day."""
 
     letter = "b"
 
 
-class NotYetValid(CheckError):
+class NotYetValid(Refusal):
     """A certificate, CRL or signed statement was issued after the time of the appraisal."""
 
     letter = "b"
 
 
-class Revoked(CheckError):
+class Revoked(Refusal):
     """A certificate of the chain is on a revocation list."""
 
     letter = "b"
 
 
-class WrongTee(CheckError):
+class WrongTee(Refusal):
     """A genuine quote of something that is not an SGX enclave with a version 3 quote."""
 
     letter = "c"
 
 
-class DebugEnclave(CheckError):
+class DebugEnclave(Refusal):
     """The enclave runs in debug mode: its memory is open to the host."""
 
     letter = "c"
 
 
-class Attributes(CheckError):
+class Attributes(Refusal):
     """The enclave's ATTRIBUTES flags are not exactly INIT and MODE64BIT."""
 
     letter = "c"
 
 
-class Measurement(CheckError):
+class Measurement(Refusal):
     """MRENCLAVE, MRSIGNER, ISVPRODID or ISVSVN is not what the policy lists."""
 
     letter = "d"
 
 
-class TcbStatus(CheckError):
+class TcbStatus(Refusal):
     """The platform's or quoting enclave's TCB status is not one the policy lists."""
 
     letter = "e"
 
 
-class Advisory(CheckError):
+class Advisory(Refusal):
     """A security advisory applies that the policy does not accept."""
 
     letter = "e"
 
 
-class StaleCollateral(CheckError):
+class StaleCollateral(Refusal):
     """The TCB evaluation data number is below the policy's minimum."""
 
     letter = "e"
 
 
-class Platform(CheckError):
+class Platform(Refusal):
     """The platform's flags, PPID or FMSPC are not what the policy allows."""
 
     letter = "e"
 
 
-class ReportData(CheckError):
+class ReportData(Refusal):
     """The quote is not bound to this client, nonce, run, configuration or these keys."""
 
     letter = "f"
 
 
-class ConfigMismatch(CheckError):
+class ConfigMismatch(Refusal):
     """The aggregator runs another configuration than the client agreed to."""
 
     letter = "f"
 
 
-class BadSignature(CheckError):
+class BadSignature(Refusal):
     """An Ed25519 signature (of the attested key, or of a publisher) does not verify."""
 
     letter = "g"
 
 
-class Rollback(CheckError):
+class Rollback(Refusal):
     """The aggregator's round or manifest is not the successor of what the client has stored."""
 
     letter = "g"
