@@ -102,11 +102,19 @@ class Texts:
 
 @dataclass(frozen=True)
 class Dated:
-    """Something that is valid for a time only; both ends are in seconds since 1970 and included."""
+    """Something that is valid for a time only; both ends are in seconds since 1970.
+
+    The last second counts, but for a revocation list, whose successor is due then (RFC 5280, 5.1.2.5).
+    """
 
     name: str
     not_before: int
     not_after: int
+    last_second_counts: bool = True
+
+    def expired(self, now: int) -> bool:
+        """Whether the time is over."""
+        return now > self.not_after or (now == self.not_after and not self.last_second_counts)
 
 
 @dataclass(frozen=True)
@@ -134,7 +142,7 @@ class Collateral:
         texts += [("QE identity", identity.issueDate, identity.nextUpdate)]
         items = [Dated(name, parse_time(start, name), parse_time(end, name)) for name, start, end in texts]
         lists = [("revocation list of the root", self.root_crl), ("revocation list of PCKs", self.pck_crl)]
-        items += [Dated(name, crl.not_before, crl.not_after) for name, crl in lists]
+        items += [Dated(name, crl.not_before, crl.not_after, False) for name, crl in lists]
         return items + dated_certificates(self.certificates)
 
 

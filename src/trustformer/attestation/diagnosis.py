@@ -79,18 +79,18 @@ def debug_enclave(flags: int) -> DebugEnclave:
 
 def dates(items: list[Dated], now: int) -> Iterator[Refusal]:
     """Yield the item that expired first, then the one that becomes valid last, if `now` is outside."""
-    first_end = min(items, key=lambda item: item.not_after)
+    first_end = min(items, key=lambda item: (item.not_after, item.last_second_counts))
     last_start = max(items, key=lambda item: item.not_before)
-    if now > first_end.not_after:
+    if first_end.expired(now):
         yield Expired(
-            f"{first_end.name} expired at {show_time(first_end.not_after)}, before {show_time(now)}",
+            f"{first_end.name} expired at {show_time(first_end.not_after)}; the time is {show_time(now)}",
             f"{FETCH_HINT} again, {CLOCK_HINT}",
             got=show_time(now),
             expected=f"at most {show_time(first_end.not_after)} ({first_end.name})",
         )
     if now < last_start.not_before:
         yield NotYetValid(
-            f"{last_start.name} is valid from {show_time(last_start.not_before)}, after {show_time(now)}",
+            f"{last_start.name} is valid from {show_time(last_start.not_before)}; the time is {show_time(now)}",
             f"the collateral is newer than the time given, {CLOCK_HINT}",
             got=show_time(now),
             expected=f"at least {show_time(last_start.not_before)} ({last_start.name})",
