@@ -78,9 +78,7 @@ def test_labels_belong_to_their_line_and_leave_with_a_dropped_pair(tmp_path: Pat
         ("a.gz", "a\tb\n", ["a.gz", "suffix"]),
     ],
 )
-def test_bad_content_names_file_and_line(
-    tmp_path: Path, name: str, data: str | bytes, parts: list[str]
-) -> None:
+def test_bad_content_names_file_and_line(tmp_path: Path, name: str, data: str | bytes, parts: list[str]) -> None:
     with pytest.raises(DataError) as caught:
         read_pairs(write(tmp_path / name, data))
     assert caught.value.hint

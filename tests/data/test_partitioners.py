@@ -52,9 +52,7 @@ def test_domain_is_complete_and_keeps_domains_whole(sizes: list[int], clients: i
 
 
 @given(st.integers(1, 5), st.floats(0.5, 100), st.integers(0, 99), st.booleans())
-def test_dirichlet_is_complete_and_leaves_no_client_short(
-    clients: int, alpha: float, seed: int, labels: bool
-) -> None:
+def test_dirichlet_is_complete_and_leaves_no_client_short(clients: int, alpha: float, seed: int, labels: bool) -> None:
     pairs = labelled({"a": 300, "b": 200, "c": 101}) if labels else unlabelled(601)
     parts = partition(pairs, clients, "dirichlet", alpha=alpha, seed=seed)
     check(parts, len(pairs), clients)

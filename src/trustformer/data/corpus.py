@@ -137,9 +137,7 @@ def read_pairs(path: Path, domains: Path | None = None) -> tuple[list[Pair], lis
             dropped.append(number)
     if not pairs:
         detail = f"all {_count(len(rows), 'row')} have an empty side" if rows else "the file is empty"
-        raise DataError(
-            f"{path} has no pair ({detail})", "give a file with at least one source<TAB>target line"
-        )
+        raise DataError(f"{path} has no pair ({detail})", "give a file with at least one source<TAB>target line")
     warnings = []
     if dropped:
         what = _count(len(dropped), "pair")

@@ -21,9 +21,7 @@ _MAX_DRAWS = 1000
 _MIN_SHARE = 0.01  # of an equal share; a client below it has nothing to learn from
 
 
-def partition(
-    pairs: Sequence[Pair], clients: int, split: Split, *, alpha: float, seed: int
-) -> list[list[int]]:
+def partition(pairs: Sequence[Pair], clients: int, split: Split, *, alpha: float, seed: int) -> list[list[int]]:
     """Divide the pairs between the clients: complete, disjoint, no client empty, the same for the same seed.
 
     `iid` gives sizes that differ by at most one. `domain` gives whole domains, biggest first, to the smallest
@@ -105,9 +103,7 @@ def _divide_biggest(groups: list[Indexes], clients: int, rng: np.random.Generato
     return parts
 
 
-def _by_dirichlet(
-    pairs: Sequence[Pair], clients: int, alpha: float, rng: np.random.Generator
-) -> list[Indexes]:
+def _by_dirichlet(pairs: Sequence[Pair], clients: int, alpha: float, rng: np.random.Generator) -> list[Indexes]:
     if not (math.isfinite(alpha) and alpha > 0):
         raise ConfigError(f"clients.alpha is {alpha}", "give a positive number; smaller means more skewed")
     groups = _groups(pairs)
