@@ -18,14 +18,13 @@ import hmac
 from typing import Any
 
 import msgspec
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from trustformer.attestation.checks import CheckResult
-from trustformer.attestation.errors import BadSignature, ConfigMismatch, Refusal, Rollback
+from trustformer.attestation.errors import BadSignature, ConfigMismatch, Rollback
 from trustformer.attestation.evidence import MAX_COLLATERAL_BYTES, MAX_QUOTE_BYTES, Binding, Evidence, Kind
 from trustformer.attestation.policy import Policy
-from trustformer.errors import MessageError
+from trustformer.errors import MessageError, SealError
+from trustformer.secure.identity import verify
 
 NO_HASH = bytes(32)
 """Manifest hash of a client, or an aggregator, that has seen no round."""
@@ -194,8 +193,8 @@ def check_signature(vk_e: bytes, signature: bytes, body: bytes) -> None:
         BadSignature: it is not, or the key is not one.
     """
     try:
-        Ed25519PublicKey.from_public_bytes(vk_e).verify(signature, body)
-    except (InvalidSignature, ValueError) as error:
+        verify(vk_e, signature, body, "the aggregator's answer")
+    except SealError as error:
         raise BadSignature(
             "the aggregator's answer is not signed by the attested key",
             "somebody between this client and the enclave changed it",
@@ -204,26 +203,22 @@ def check_signature(vk_e: bytes, signature: bytes, body: bytes) -> None:
         ) from error
 
 
-def check_progress(
-    *, round_: int, manifest: bytes, stored_round: int, stored_manifest: bytes, chain: list[bytes] | None = None
-) -> None:
-    """g: the aggregator has seen at least what this client has seen.
+def check_progress(*, round_: int, manifest: bytes, stored_round: int, stored_manifest: bytes) -> None:
+    """g: the aggregator is not behind what this client has seen, and not beside it.
+
+    Where it is ahead, the caller fetches the manifests between and verifies that they follow one another.
 
     Args:
         round_: newest released round of the aggregator; 0 before the first.
         manifest: hash of that round's manifest; `NO_HASH` before the first.
         stored_round: newest round this client has adopted.
         stored_manifest: hash of that round's manifest.
-        chain: hashes of the manifests from `stored_round` to `round_`, if the aggregator is ahead and they have
-            been verified to follow one another; None leaves that to the caller.
 
     Raises:
         Rollback: it is behind, or has another history (a fork).
     """
     behind = round_ < stored_round
     forked = round_ == stored_round and not hmac.compare_digest(manifest, stored_manifest)
-    if chain is not None and not forked:
-        forked = not chain or chain[0] != stored_manifest or chain[-1] != manifest
     if behind or forked:
         raise Rollback(
             "the aggregator " + ("is behind this client" if behind else "has another history than this client"),

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where collateral comes from: a service, on explicit request only, and a file that serves offline until it expires.
+
+Collateral is signed, so whoever has a network may fetch it for everyone; it travels next to the quote.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import dcap_qvl
+
+from trustformer.attestation.bundle import FETCH_HINT, parse_collateral
+from trustformer.attestation.diagnosis import dates
+from trustformer.attestation.errors import BadQuote
+from trustformer.attestation.evidence import MAX_COLLATERAL_BYTES
+from trustformer.attestation.files import read_bounded, write_atomic
+from trustformer.attestation.parsing import show_time
+from trustformer.attestation.pck import parse_pck
+from trustformer.attestation.quote import parse_quote
+from trustformer.errors import ConfigError, TrustformerError
+
+INTEL = "intel"
+TIMEOUT_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Window:
+    """When collateral is valid, in seconds since 1970, and which part of it ends first.
+
+    The quote's own certificates may end earlier; they last for years.
+    """
+
+    not_before: int
+    not_after: int
+    expires_first: str
+
+    def __str__(self) -> str:
+        until = f"{show_time(self.not_after)} ({self.expires_first})"
+        return f"valid from {show_time(self.not_before)} to {until}"
+
+
+def window(collateral: bytes) -> Window:
+    """Return when collateral is valid, by its own unverified dates.
+
+    Raises:
+        BadCollateral: it is malformed.
+    """
+    items = parse_collateral(collateral).dated()
+    first = min(items, key=lambda item: item.not_after)
+    return Window(max(item.not_before for item in items), first.not_after, first.name)
+
+
+def fetch(quote: bytes, service: str) -> bytes:
+    """Ask a service for the collateral of one quote; the only function of this package that uses a network.
+
+    Args:
+        quote: names the platform; not verified here.
+        service: "intel", or the http(s) base URL of a PCCS.
+
+    Raises:
+        BadQuote: the quote names no platform.
+        ConfigError: the service is neither.
+        TrustformerError: the service does not answer, or not with collateral.
+        BadCollateral: what it answers is malformed.
+    """
+    parse_quote(quote)
+    url = dcap_qvl.INTEL_PCS_URL if service == INTEL else service.rstrip("/")
+    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+        raise ConfigError(f"{service!r} is not a URL", "give http://HOST[:PORT] or https://HOST[:PORT]")
+
+    async def ask() -> str:
+        collateral = await asyncio.wait_for(dcap_qvl.get_collateral(url, quote), TIMEOUT_SECONDS)
+        return str(collateral.to_json())
+
+    try:
+        data = asyncio.run(ask()).encode()
+    except (ValueError, RuntimeError, OSError) as error:
+        hint = "check the URL and the network; a PCCS must be able to reach Intel's service"
+        raise TrustformerError(f"{url} gave no collateral: {str(error)[:300]}", hint) from error
+    except TimeoutError as error:
+        raise TrustformerError(f"{url} did not answer within {TIMEOUT_SECONDS} s") from error
+    parse_collateral(data)
+    return data
+
+
+def save(path: Path, collateral: bytes) -> Window:
+    """Write collateral to a file, replacing an older one whole, and return when it is valid."""
+    valid = window(collateral)
+    write_atomic(path, collateral)
+    return valid
+
+
+def load(path: Path, *, now: int | None = None) -> bytes:
+    """Read collateral from a file, for use without a network.
+
+    Args:
+        path: written by `save`, or by dcap-qvl.
+        now: seconds since 1970; if given, collateral that is not valid then is refused here already.
+
+    Raises:
+        ConfigError: the file cannot be read.
+        BadCollateral, Expired, NotYetValid: it is malformed, or not valid at `now`.
+    """
+    data = read_bounded(path, MAX_COLLATERAL_BYTES, "the collateral")
+    parsed = parse_collateral(data)
+    if now is not None:
+        for refusal in dates(parsed.dated(), now):
+            raise refusal
+    return data
+
+
+def cached(folder: Path, quote: bytes, service: str, *, now: int) -> bytes:
+    """Return the cached collateral of this quote's platform, fetching it if there is none valid at `now`."""
+    path = folder / cache_name(quote)
+    if path.exists():
+        valid = window(load(path))
+        if valid.not_before <= now < valid.not_after:
+            return load(path)
+    data = fetch(quote, service)
+    save(path, data)
+    return data
+
+
+def cache_name(quote: bytes) -> str:
+    """Return the file name under which a platform's collateral is cached: by FMSPC and CA.
+
+    Raises:
+        BadQuote: the quote names no platform.
+    """
+    read = parse_quote(quote)
+    if read.signed_by is None:
+        raise BadQuote("the quote is not of an SGX enclave in version 3", FETCH_HINT)
+    try:
+        authority = str(dcap_qvl.parse_quote(quote).ca())
+    except ValueError as error:
+        raise BadQuote("the quote's certificates name no CA", got=str(error)[:120]) from error
+    if authority not in ("processor", "platform"):
+        raise BadQuote("the quote's certificates name no known CA", got=authority[:40])
+    return f"collateral-{parse_pck(read.signed_by.pck_chain).fmspc}-{authority}.json"
