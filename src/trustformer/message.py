@@ -97,6 +97,10 @@ class Reader:
         if self.raw(limit=64) != expected.encode():
             raise MessageError(f"{self._what}: does not begin with {expected!r}")
 
+    def more(self) -> bool:
+        """Whether another field follows."""
+        return self._at < len(self._data)
+
     def end(self) -> None:
         """Require that nothing follows."""
         if self._at != len(self._data):
@@ -222,17 +226,24 @@ class Update:
         round: number of the exchange, from 1.
         common_digest: digest of the common model G the drift was taken from (32 bytes).
         num_examples: training examples behind it; sets the client's share of the mean.
+        salt: 32 random bytes, so that `commitment` tells nothing about the body.
         body: the coded tensors, in the order and form of the run's upload layout.
     """
 
     round: int
     common_digest: bytes
     num_examples: int
+    salt: bytes
     body: bytes
 
     def to_bytes(self) -> bytes:
         """Bytes of a length that depends on the length of `body` only."""
-        return enc("tfl/1 update", self.round, self.common_digest, self.num_examples, self.body)
+        return enc("tfl/1 update", self.round, self.common_digest, self.num_examples, self.salt, self.body)
+
+    @property
+    def commitment(self) -> bytes:
+        """Digest that a manifest lists for this update; hides it, since the salt is secret."""
+        return digest(self.to_bytes())
 
     @classmethod
     def from_bytes(cls, data: bytes | memoryview, body_size: int) -> Update:
@@ -247,14 +258,14 @@ class Update:
         num_examples = reader.integer(MAX_EXAMPLES)
         if num_examples == 0:
             raise MessageError("update: claims 0 training examples")
-        body = reader.raw(limit=body_size, exactly=body_size)
+        salt, body = reader.bytes32(), reader.raw(limit=body_size, exactly=body_size)
         reader.end()
-        return cls(number, common, num_examples, body)
+        return cls(number, common, num_examples, salt, body)
 
     @staticmethod
     def length(body_size: int) -> int:
         """Length in bytes of an update whose body has `body_size` bytes."""
-        return len(Update(0, bytes(32), 1, b"").to_bytes()) + body_size
+        return len(Update(0, bytes(32), 1, bytes(32), b"").to_bytes()) + body_size
 
 
 @dataclass(frozen=True, slots=True)

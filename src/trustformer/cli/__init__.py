@@ -1,1 +1,60 @@
 # SPDX-License-Identifier: Apache-2.0
+"""The command line. One file a verb: parse, call, print. `--help` never imports torch."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import traceback
+from collections.abc import Sequence
+
+from trustformer.cli import compare, run, translate
+from trustformer.errors import TrustformerError
+
+_EPILOG = """\
+examples:
+  trustformer run                                the quick start: three clients, synthetic sentences
+  trustformer run config.toml --out runs/mine    your own federation; --resume goes on after a stop
+  trustformer translate runs/mine                then type sentences
+  trustformer compare a.toml b.toml --out runs/ab
+
+exit codes: 0 done, 1 failure, 2 usage or config, 3 attestation refused, 130 interrupted (state saved)
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="trustformer",
+        description="Federated training of Transformers in which only sealed k-means centroids leave a client.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=_version())
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    for verb in (run, translate, compare):
+        verb.add_parser(verbs)
+    options = parser.parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except TrustformerError as error:
+        if options.debug:
+            traceback.print_exc()
+        print(f"error: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"hint: {error.hint}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; what was done is saved", file=sys.stderr)
+        return 130
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    from trustformer.message import WIRE_VERSION
+
+    return f"trustformer {version('trustformer')} (wire format {WIRE_VERSION})"

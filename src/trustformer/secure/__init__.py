@@ -1,1 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Sealing and signatures: the only files that touch primitives."""

@@ -113,9 +113,7 @@ def _group_size(group: Group) -> int:
     return 4 * len(group.tensors) + 2 * n_clusters * coding.block + -(-n_blocks * bits // 8)
 
 
-def _encode_codebook(
-    group: Group, coding: Codebook, tensors: Mapping[str, Array], rng: np.random.Generator
-) -> bytes:
+def _encode_codebook(group: Group, coding: Codebook, tensors: Mapping[str, Array], rng: np.random.Generator) -> bytes:
     n_blocks, n_clusters, bits = _codebook_sizes(group, coding)
     X_ND = np.zeros((n_blocks, coding.block), np.float32)
     weights_N = np.empty(n_blocks, np.float32)
@@ -180,4 +178,5 @@ def _unpack(data: memoryview, bits: int, count: int) -> Codes:
     if flags[count * bits :].any():
         raise MessageError("body: the padding after the codes is not zero")
     shifts = np.arange(bits - 1, -1, -1)
-    return (flags[: count * bits].reshape(count, bits).astype(np.int64) << shifts).sum(1)
+    codes: Codes = (flags[: count * bits].reshape(count, bits).astype(np.int64) << shifts).sum(1)
+    return codes

@@ -38,7 +38,7 @@ def cluster_means(X_ND: Array, codes: Codes, n_clusters: int, weights_N: Array) 
     """
     weights = weights_N.astype(np.float64)
     mass_K = np.bincount(codes, weights, n_clusters)
-    means_KD = np.zeros((n_clusters, X_ND.shape[1]), np.float64)
+    means_KD: npt.NDArray[np.float64] = np.zeros((n_clusters, X_ND.shape[1]))
     for column in range(X_ND.shape[1]):
         means_KD[:, column] = np.bincount(codes, X_ND[:, column] * weights, n_clusters)
     means_KD /= np.where(mass_K > 0, mass_K, 1)[:, None]
@@ -49,7 +49,7 @@ def _plus_plus(X_ND: Array, n_clusters: int, weights_N: Array, rng: np.random.Ge
     """Pick initial centroids: each next one with probability proportional to weight x squared distance."""
     C_KD = np.empty((n_clusters, X_ND.shape[1]), np.float32)
     nearest_N = np.full(len(X_ND), np.inf, np.float32)
-    mass_N = weights_N.astype(np.float64)
+    mass_N: npt.NDArray[np.float64] = weights_N.astype(np.float64)
     for k in range(n_clusters):
         cumulative_N = np.cumsum(mass_N)
         if cumulative_N[-1] <= 0:  # fewer distinct points than clusters: repeat any
@@ -59,7 +59,7 @@ def _plus_plus(X_ND: Array, n_clusters: int, weights_N: Array, rng: np.random.Ge
         C_KD[k] = X_ND[min(int(np.searchsorted(cumulative_N, draw, side="right")), len(X_ND) - 1)]
         difference_ND = X_ND - C_KD[k]
         np.minimum(nearest_N, np.einsum("nd,nd->n", difference_ND, difference_ND), out=nearest_N)
-        mass_N = nearest_N * weights_N.astype(np.float64)
+        mass_N = nearest_N.astype(np.float64) * weights_N
     return C_KD
 
 
@@ -114,5 +114,5 @@ def kmeans(
         if previous is not None and np.array_equal(previous, codes):
             break
         means_KD, counts_K = cluster_means(X_ND, codes, n_clusters, weights)
-        C_KD = np.where(counts_K[:, None] > 0, means_KD, C_KD)
+        C_KD[counts_K > 0] = means_KD[counts_K > 0]
     return C_KD

@@ -1,0 +1,37 @@
+# setup check test demo results: everything a person or CI runs. PIP_FLAGS goes to pip, PYTHON is 3.11 or newer.
+PYTHON ?= python3
+PIP_FLAGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO ?= runs/demo
+
+.PHONY: help setup check test demo clean
+
+help:
+	@echo "make demo    set up, then train local, fedavg and centroid on synthetic sentences and compare them"
+	@echo "make test    set up, then run all tests (TRUSTFORMER_DATA=DIR names the folder of real corpora)"
+	@echo "make check   format, lint, types, layers"
+	@echo "make setup   the environment in $(VENV) only; PIP_FLAGS=... is passed to pip"
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@echo "setting up $(VENV): a few minutes the first time"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: setup
+	@$(BIN)/trustformer compare configs/demo/local.toml configs/demo/fedavg.toml configs/demo/centroid.toml --out $(DEMO)
+
+test: setup
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+check: setup
+	@$(BIN)/ruff format --check src tests
+	@$(BIN)/ruff check src tests
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+clean:
+	rm -rf $(VENV) build dist src/*.egg-info

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`trustformer compare`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+_EPILOG = """\
+examples:
+  trustformer compare configs/demo/*.toml --out runs/demo
+  trustformer compare fedavg.toml centroid.toml --seeds 1 2 3 --jobs 2 --out runs/multi30k
+
+A run that is finished in DIR is not run again, one that was stopped is taken up. DIR gets table.md and
+table.json, and one run directory a config and seed.
+"""
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser(
+        "compare",
+        help="run several configs on the same data and seeds, and tabulate",
+        description="Run several configs on the same data and seeds and write one table.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("configs", nargs="+", type=Path, metavar="CONFIG.toml")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the runs and the table go")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key in all configs")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[], metavar="N", help="default: the configs' seed")
+    parser.add_argument("--jobs", type=int, metavar="N", help="runs at a time (default: one a core, at most 2)")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON on stdout")
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from trustformer.experiment.compare import execute, plan
+    from trustformer.experiment.config import load_config
+    from trustformer.experiment.record import RunDirectory
+    from trustformer.experiment.reporter import PlainReporter, RichReporter
+    from trustformer.reports.tables import markdown_table
+
+    configs = [(path.stem, load_config(path, options.set)) for path in options.configs]
+    jobs = plan(configs, options.seeds, options.out)
+    parallel = options.jobs or min(2, os.cpu_count() or 1)
+    try:
+        if sys.stderr.isatty():
+            with RichReporter() as reporter:
+                results = execute(jobs, parallel, reporter)
+        else:
+            results = execute(jobs, parallel, PlainReporter())
+    except KeyboardInterrupt:
+        print("\ninterrupted; the runs are saved. The same command goes on.", file=sys.stderr)
+        return 130
+    directory = RunDirectory(options.out)
+    directory.write_json("table.json", results)
+    directory.write("table.md", markdown_table(results).encode())
+    if options.json:
+        print(json.dumps(results, indent=2, ensure_ascii=False))
+    else:
+        _show(results, options.out, [job.out for job in jobs])
+    return 0
+
+
+def _show(results: list[dict[str, Any]], out: Path, runs: list[Path]) -> None:
+    from rich.console import Console
+
+    from trustformer.reports.tables import results_table, samples_table
+
+    console = Console()
+    console.print(results_table(results))
+    console.print(samples_table(results, runs))
+    console.print(f"table: {out / 'table.md'}", highlight=False)
+    console.print("runs:  " + "\n       ".join(str(run) for run in runs), highlight=False)

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`trustformer run`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+_EPILOG = """\
+keys for --set (SECTION.KEY=VALUE), with their defaults, are in docs/config.md; the most used:
+  seed, rounds                          integers
+  data.source                           toy | tsv
+  data.train, data.valid, data.test     FILE.tsv[.gz] with source<TAB>target; also looked up in $TRUSTFORMER_DATA
+  data.train_domains, data.test_domains one label a line
+  data.limit                            use the first N training pairs
+  clients.count, clients.split          N; iid | domain | dirichlet (clients.alpha)
+  model.preset                          tiny | small | base
+  train.local_epochs, train.learning_rate, train.batch_tokens
+  method.name                           centroid | fedavg | local | centralized
+
+examples:
+  trustformer run --set rounds=3 --out runs/try
+  trustformer run --set data.source=tsv --set data.train=multi30k/train.tsv.gz \\
+      --set data.valid=multi30k/valid.tsv.gz --set data.test=multi30k/test.tsv.gz --out runs/multi30k
+  trustformer run config.toml --out runs/mine --resume
+"""
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser(
+        "run",
+        help="run a federation on one machine",
+        description="Run a federation on one machine. Without CONFIG: three clients and synthetic sentences.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("config", nargs="?", type=Path, metavar="CONFIG.toml", help="see docs/config.md")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="run directory (default: a new one in runs/)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key; repeatable")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from trustformer.errors import ConfigError
+    from trustformer.experiment.config import load_config
+
+    config = load_config(options.config, options.set)
+    if options.resume and options.out is None:
+        raise ConfigError("--resume needs --out", "name the run directory to go on with")
+    out = options.out or _new_directory(config.method.name)
+    try:
+        result = run_with_progress(config, out, resume=options.resume)
+    except KeyboardInterrupt:
+        again = " ".join(f"--set {item}" for item in options.set)
+        source = f"{options.config} " if options.config else ""
+        print(f"\ninterrupted; state saved. Go on with:\n  trustformer run {source}{again} --out {out} --resume")
+        return 130
+    if options.json:
+        print(json.dumps(result, indent=2, ensure_ascii=False))
+    else:
+        _show(result, out)
+    return 0
+
+
+def run_with_progress(config: Any, out: Path, *, resume: bool) -> dict[str, Any]:
+    """Run with a live display in a terminal and plain lines elsewhere."""
+    from trustformer.experiment.reporter import PlainReporter, RichReporter
+    from trustformer.experiment.runner import run
+
+    if not sys.stderr.isatty():
+        return run(config, out, PlainReporter(), resume=resume)
+    with RichReporter() as reporter:
+        return run(config, out, reporter, resume=resume)
+
+
+def _new_directory(method: str) -> Path:
+    number = 1
+    while (path := Path("runs") / f"{method}-{number}").exists():
+        number += 1
+    return path
+
+
+def _show(result: dict[str, Any], out: Path) -> None:
+    from rich.console import Console
+
+    from trustformer.reports.tables import results_table
+
+    console = Console()
+    console.print(results_table([result]))
+    console.print(f"record: {out}", highlight=False)
+    console.print(f"signature: {result['signature']}", highlight=False, soft_wrap=True)
+    console.print(f"translate with it: trustformer translate {out}", highlight=False)

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`trustformer translate`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from itertools import islice
+from pathlib import Path
+
+_EPILOG = """\
+examples:
+  trustformer translate runs/demo/centroid-seed1 < sentences.ru > sentences.en
+  echo 'Врач осмотрел пациента.' | trustformer translate runs/demo/centroid-seed1 --client 2
+"""
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser(
+        "translate",
+        help="translate sentences with a run's model",
+        description="Read sentences on stdin, one a line, and write their translations on stdout.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", type=Path, metavar="RUN_OR_MODEL", help="a run directory or a model folder")
+    parser.add_argument("--client", metavar="N", help="the model of client N instead of the common one")
+    parser.add_argument("--beams", type=int, default=4, metavar="B", help="beam width, 1 is greedy (default 4)")
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from trustformer.errors import ConfigError
+    from trustformer.evaluation.translation import translate
+    from trustformer.experiment.saved import load_saved
+
+    if options.beams < 1:
+        raise ConfigError(f"--beams is {options.beams}, it must be 1 or more")
+    model, tokenizer = load_saved(options.model, options.client)
+    if sys.stdin.isatty():
+        print("one sentence a line; end with Ctrl-D", file=sys.stderr)
+        size = 1
+    else:
+        size = 64  # lines read before the first answer: enough to batch, little enough to stream
+    while lines := [line.rstrip("\n") for line in islice(sys.stdin, size)]:
+        filled = [line for line in lines if line.strip()]
+        answers = iter(translate(model, tokenizer, filled, beams=options.beams) if filled else [])
+        for line in lines:
+            print(next(answers) if line.strip() else "", flush=True)
+    return 0

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The exchange of drifts: what every method but `paper` uses. The layouts decide how coarse it is.
+
+    x_i = W_i - G        e_i = E(x_i)        G <- G + decode(ē)        W_i <- W_i + (decode(ē) - decode(e_i))
+
+With dense fp32 layouts this is exactly federated averaging (McMahan et al., 2017). What a message could not
+express, the residual x_i - decode(e_i), stays in the client's own weights: neither lost nor sent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from trustformer.codec.weights import Weights
+from trustformer.message import Layout
+from trustformer.vq import decode, encode
+
+
+@dataclass(frozen=True)
+class DriftCodec:
+    """Codes drifts in the form of `upload` and reads answers in the form of `answer`."""
+
+    upload: Layout
+    answer: Layout
+
+    def encode(self, weights: Weights, common: Weights, rng: np.random.Generator) -> bytes:
+        """Return the body of a client's update: its drift from the common model, coded."""
+        return encode(self.upload, {name: weights[name] - common[name] for name in weights}, rng)
+
+    def adopt(self, weights: Weights, common: Weights, answer: bytes, own: bytes | None) -> tuple[Weights, Weights]:
+        """Return the client's weights and the common model after an exchange.
+
+        Args:
+            weights: the client's weights W_i.
+            common: G before the exchange.
+            answer: body of the aggregate ē.
+            own: the client's own update body if the exchange included it, else None: it then keeps its drift.
+        """
+        step = decode(self.answer, answer)
+        common = {name: values + step[name] for name, values in common.items()}
+        if own is not None:
+            sent = decode(self.upload, own)
+            step = {name: values - sent[name] for name, values in step.items()}
+        return {name: values + step[name] for name, values in weights.items()}, common

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the enclave enforces in a run, agreed by all clients before it starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trustformer.errors import ProtocolError
+from trustformer.message import Layout, Reader, digest, enc
+from trustformer.secure.sealing import SUITE_NAME
+
+MAX_ROSTER = 10_000
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """The run's terms; their digest `cfg` is in everything that is signed.
+
+    A client compares `cfg` with the terms it agreed to: otherwise a host could start the right enclave with
+    `min_clients = 1` and a roster of its own.
+
+    Attributes:
+        run_id: 16 random bytes.
+        provider: kind of evidence of the run's enclave.
+        experiment: digest of the experiment's config, data, tokenizer and G_0 (32 bytes).
+        common_digest: digest of G_0 (32 bytes).
+        roster: (client id, Ed25519 public key), sorted by id.
+        min_clients: fewest updates a round may combine.
+        max_share_ppm: largest share of one client in the mean, in millionths.
+        rounds: last exchange of the run.
+        seed: of the answer's k-means.
+        upload, answer: layouts of the two directions.
+    """
+
+    run_id: bytes
+    provider: str
+    experiment: bytes
+    common_digest: bytes
+    roster: tuple[tuple[str, bytes], ...]
+    min_clients: int
+    max_share_ppm: int
+    rounds: int
+    seed: int
+    upload: Layout
+    answer: Layout
+
+    def to_bytes(self) -> bytes:
+        """Canonical bytes."""
+        return enc(
+            *("tfl/1 config", SUITE_NAME, self.run_id, self.provider, self.experiment, self.common_digest),
+            enc(*(part for client, key in self.roster for part in (client, key))),
+            *(self.min_clients, self.max_share_ppm, self.rounds, self.seed),
+            *(self.upload.to_bytes(), self.answer.to_bytes()),
+        )
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> RunConfig:
+        """Read what `to_bytes` wrote and check it; raises `MessageError` or `ProtocolError`."""
+        reader = Reader(data, "run config")
+        reader.label("tfl/1 config")
+        reader.label(SUITE_NAME)
+        run_id, provider = reader.raw(limit=16, exactly=16), reader.text()
+        experiment, common = reader.bytes32(), reader.bytes32()
+        inner = Reader(reader.raw(limit=2**21), "roster")
+        roster = []
+        while inner.more():
+            roster.append((inner.text(64), inner.bytes32()))
+        min_clients, max_share_ppm, rounds, seed = (reader.integer() for _ in range(4))
+        upload, answer = (Layout.from_bytes(reader.raw(limit=2**22)) for _ in range(2))
+        reader.end()
+        config = cls(
+            *(run_id, provider, experiment, common, tuple(roster)),
+            *(min_clients, max_share_ppm, rounds, seed),
+            *(upload, answer),
+        )
+        config.check()
+        return config
+
+    @property
+    def digest(self) -> bytes:
+        """The run's `cfg`, 32 bytes."""
+        return digest(self.to_bytes())
+
+    def key_of(self, client_id: str) -> bytes:
+        """Public key of an enrolled client; raises `ProtocolError` for any other."""
+        for client, key in self.roster:
+            if client == client_id:
+                return key
+        raise ProtocolError(
+            f"client {client_id!r} is not on the roster of this run", "enrolling a client takes a new run"
+        )
+
+    def check(self) -> None:
+        """Refuse terms under which one client's update could be read off the result.
+
+        Raises:
+            ProtocolError: naming the setting.
+        """
+        clients = [client for client, _ in self.roster]
+        if not clients or clients != sorted(set(clients)) or len(clients) > MAX_ROSTER:
+            raise ProtocolError("the roster is empty, too long, unsorted or names a client twice")
+        if not 1 <= self.min_clients <= len(clients):
+            raise ProtocolError(f"min_clients is {self.min_clients} with {len(clients)} clients on the roster")
+        if not 500_000 <= self.max_share_ppm <= 1_000_000:
+            raise ProtocolError(f"max_share is {self.max_share_ppm / 1e6:g}; it must be from 0.5 to 1")
+        if self.upload.tensors and [t.size for t in self.upload.tensors] != [t.size for t in self.answer.tensors]:
+            raise ProtocolError("the layouts of upload and answer describe different tensors")

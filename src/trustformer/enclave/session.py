@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The enclave's state machine: hello, upload, close, sync.
+
+    u = Σ p_i decode(e_i) + s        ē = E'(u)        s <- u - decode(ē)
+
+A request from a client is parsed, bounded and checked against its signature before anything else happens. What a
+refusal says never depends on what was inside a sealed update, and a client's refusal never ends a round.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+
+from trustformer.aggregation import WeightedMean
+from trustformer.enclave.config import RunConfig
+from trustformer.enclave.protocol import (
+    NO_HASH,
+    Hello,
+    Manifest,
+    Receipt,
+    SealedUpdate,
+    Sync,
+    Synced,
+    UploadHeader,
+    Welcome,
+    sign,
+    signed_body,
+    split_signed,
+)
+from trustformer.enclave.state import Released, State, StateStore
+from trustformer.errors import MessageError, ProtocolError, SealError
+from trustformer.message import Aggregate, Update, digest, enc
+from trustformer.secure.identity import Identity, verify
+from trustformer.secure.sealing import (
+    RecipientKey,
+    decrypt_chunks,
+    encrypt_chunks,
+    new_content_key,
+    sealed_length,
+    wrap_key,
+)
+from trustformer.vq import body_size, decode, encode
+
+Evidence = Callable[[bytes], bytes]
+"""Evidence bytes for: enc(client id, nonce, recipient key, signer key, boot id)."""
+KEPT_ROUNDS = 1024
+"""Round keys kept for clients that catch up."""
+
+
+class Enclave:
+    """One boot of the aggregator. Keys are drawn here and die with the object.
+
+    Args:
+        config: the run's terms.
+        store: the state that outlives a boot.
+        evidence: makes attestation evidence that binds this boot's keys to a client's nonce.
+    """
+
+    def __init__(self, config: RunConfig, store: StateStore, evidence: Evidence | None = None) -> None:
+        config.check()
+        self._config, self._store, self._evidence = config, store, evidence
+        self._cfg = config.digest
+        self.boot_id = os.urandom(16)
+        self._recipient, self._signer = RecipientKey(), Identity.generate()
+        self._payload_length = Update.length(body_size(config.upload))
+        stored = store.load()
+        self._state = stored or State(0, (), b"", None)
+        self._residual_reset = False
+        self._claims: dict[str, Hello] = {}
+        self._attempt = 1
+        self._open_round()
+
+    def _open_round(self) -> None:
+        self._accepted: dict[str, tuple[bytes, bytes]] = {}  # client -> (ciphertext digest, commitment)
+        self._mean = WeightedMean(self._config.upload, self._config.max_share_ppm / 1e6)
+
+    @property
+    def round(self) -> int:
+        """The last round closed."""
+        return self._state.round
+
+    @property
+    def accepted(self) -> tuple[str, ...]:
+        """Clients whose update of the open round was accepted."""
+        return tuple(sorted(self._accepted))
+
+    @property
+    def _hash(self) -> bytes:
+        return self._state.keys[-1][0] if self._state.keys else NO_HASH
+
+    # ---- hello ----
+
+    def hello(self, request: bytes) -> bytes:
+        """Answer a `Hello` with a signed `Welcome` and, where the client needs it, evidence.
+
+        Raises:
+            MessageError, SealError: malformed, or not by the client it names.
+            ProtocolError: another run; not on the roster; or the client holds a history that this boot does not
+                have and too few others confirm (yet).
+        """
+        body, _ = split_signed(request, "hello")
+        hello = Hello.from_bytes(body)
+        if hello.run_id != self._config.run_id:
+            raise ProtocolError("hello: belongs to another run")
+        signed_body(request, self._config.key_of(hello.client_id), "hello")
+        self._claims[hello.client_id] = hello
+        self._check_history(hello)
+        evidence = b""
+        if self._evidence is not None and hello.boot_id != self.boot_id:
+            keys = (self._recipient.public, self._signer.public, self.boot_id)
+            evidence = self._evidence(enc(hello.client_id, hello.nonce, *keys))
+        welcome = Welcome(
+            boot_id=self.boot_id,
+            recipient=self._recipient.public,
+            signer=self._signer.public,
+            cfg=self._cfg,
+            round=self._state.round,
+            attempt=self._attempt,
+            manifest_hash=self._hash,
+            common_digest=self._expected_common(),
+            nonce=hello.nonce,
+            evidence_hash=digest(evidence) if evidence else NO_HASH,
+        )
+        return enc(sign(welcome.to_bytes(), self._signer), evidence)
+
+    def _check_history(self, hello: Hello) -> None:
+        """A client that saw more than this boot remembers: go on from what a quorum holds, with s = 0."""
+        ours = (self._state.round, self._hash)
+        if hello.round < self._state.round or (hello.round, hello.manifest_hash) == ours:
+            return
+        if hello.round == self._state.round:
+            raise ProtocolError(
+                f"hello: the client holds another history of round {hello.round}", "the host forked this run"
+            )
+        newest = max(claim.round for claim in self._claims.values())
+        same = Counter(claim.manifest_hash for claim in self._claims.values() if claim.round == newest)
+        manifest_hash, count = same.most_common(1)[0]
+        if count < self._config.min_clients or len(same) > 1:
+            raise ProtocolError(
+                f"hello: clients are at round {newest}, the enclave's state at {self._state.round}",
+                f"{count} of {self._config.min_clients} clients needed confirm round {newest}; waiting for more",
+            )
+        self._state = State(newest, ((manifest_hash, b"\0" * 32),), b"", None)
+        self._residual_reset = True
+        self._open_round()
+
+    def _expected_common(self) -> bytes:
+        """Digest of G that most clients at the newest round hold; zero while nobody has said."""
+        if self._state.round == 0:
+            return self._config.common_digest
+        said = Counter(c.common_digest for c in self._claims.values() if c.manifest_hash == self._hash)
+        return max(said, key=lambda value: (said[value], value)) if said else NO_HASH
+
+    # ---- upload ----
+
+    def upload(self, request: bytes) -> bytes:
+        """Take one sealed update; answer with a signed `Receipt`.
+
+        Raises:
+            MessageError, SealError, ProtocolError: not attributable to a client of this run and boot. All else
+                is said in the receipt: accepted, late, stale, duplicate or refused.
+        """
+        upload = SealedUpdate.from_bytes(request, sealed_length(self._payload_length))
+        header = UploadHeader.from_bytes(upload.header)
+        key = self._config.key_of(header.client_id)
+        if (header.run_id, header.boot_id, header.cfg) != (self._config.run_id, self.boot_id, self._cfg):
+            raise ProtocolError("upload: belongs to another run or boot", "say hello again")
+        to_sign = SealedUpdate.to_sign(upload.header, upload.wrap, upload.chunks)
+        verify(key, upload.signature, to_sign, "upload")
+        upload_digest = digest(to_sign)
+        status = self._take(header, upload, upload_digest)
+        receipt = Receipt(*(header.run_id, header.boot_id), header.round, header.client_id, upload_digest, status)
+        return sign(receipt.to_bytes(), self._signer)
+
+    def _take(self, header: UploadHeader, upload: SealedUpdate, upload_digest: bytes) -> str:
+        if header.round <= self._state.round:
+            return "late"
+        if header.round != self._state.round + 1 or header.attempt != self._attempt:
+            return "stale"
+        if header.round > self._config.rounds or header.payload_length != self._payload_length:
+            return "refused"
+        known = self._accepted.get(header.client_id)
+        if known is not None and known[0] == upload_digest:
+            return "accepted"
+        try:
+            content_key = self._recipient.unwrap(upload.wrap, header.info)
+            payload = decrypt_chunks(content_key, upload.chunks, self._payload_length)
+            update = Update.from_bytes(payload, body_size(self._config.upload))
+            if known is not None:
+                return "accepted" if known[1] == update.commitment else "duplicate"
+            if update.round != header.round or update.common_digest != self._expected_common():
+                return "refused"
+            self._mean.add(update.num_examples, update.body)
+        except (MessageError, SealError):
+            return "refused"
+        self._accepted[header.client_id] = (upload_digest, update.commitment)
+        return "accepted"
+
+    # ---- close ----
+
+    def close(self, number: int) -> Released:
+        """Combine what was accepted in round `number` and release it; asking again gives the same answer.
+
+        Raises:
+            ProtocolError: another round; or fewer than `min_clients` updates: nothing is released, what was
+                accepted is dropped and the next attempt begins.
+        """
+        if number == self._state.round and self._state.released is not None:
+            return self._state.released
+        if number != self._state.round + 1:
+            raise ProtocolError(f"close: round {number}, but the last round closed is {self._state.round}")
+        if len(self._accepted) < self._config.min_clients:
+            count, self._attempt = len(self._accepted), self._attempt + 1
+            self._open_round()
+            raise ProtocolError(
+                f"close: {count} updates in round {number}, {self._config.min_clients} are needed",
+                "nothing was released; the clients upload again under a new attempt",
+            )
+        self._state = self._combine(number)
+        self._store.save(self._state)  # before anything leaves: a restart must not release a second result
+        self._residual_reset, self._attempt = False, 1
+        self._open_round()
+        assert self._state.released is not None
+        return self._state.released
+
+    def _combine(self, number: int) -> State:
+        answer = self._config.answer
+        total = self._mean.result()
+        if self._state.residual:
+            flat = np.frombuffer(self._state.residual, np.float32)
+            at = 0
+            for spec in answer.tensors:
+                total[spec.name] += flat[at : at + spec.size].reshape(spec.shape)
+                at += spec.size
+        body = encode(answer, total, np.random.default_rng([self._config.seed, number]))
+        expressed = decode(answer, body)
+        residual = b"".join((total[spec.name] - expressed[spec.name]).tobytes() for spec in answer.tensors)
+        round_key = new_content_key()
+        sealed = encrypt_chunks(round_key, Aggregate(number, body).to_bytes())
+        manifest = Manifest(
+            run_id=self._config.run_id,
+            boot_id=self.boot_id,
+            cfg=self._cfg,
+            round=number,
+            attempt=self._attempt,
+            previous=self._hash,
+            common_digest=self._expected_common(),
+            uploads=tuple((client, self._accepted[client][1]) for client in sorted(self._accepted)),
+            aggregate_digest=digest(sealed),
+            residual_reset=self._residual_reset,
+        )
+        keys = (*self._state.keys, (manifest.hash, round_key))[-KEPT_ROUNDS:]
+        return State(number, keys, residual, Released(sign(manifest.to_bytes(), self._signer), sealed))
+
+    # ---- sync ----
+
+    def sync(self, request: bytes) -> bytes:
+        """Answer a `Sync` with the round keys a client lacks, wrapped to a fresh key of its own.
+
+        Raises:
+            MessageError, SealError: malformed, or not by the client it names.
+            ProtocolError: another run or boot, a history that is not this run's, or keys no longer here.
+        """
+        body, _ = split_signed(request, "sync")
+        ask = Sync.from_bytes(body)
+        signed_body(request, self._config.key_of(ask.client_id), "sync")
+        if (ask.run_id, ask.boot_id) != (self._config.run_id, self.boot_id):
+            raise ProtocolError("sync: belongs to another run or boot", "say hello again")
+        missing = self._state.round - ask.round
+        if missing < 0:
+            raise ProtocolError("sync: the client holds more rounds than this boot knows", "say hello again")
+        entries = self._state.keys[len(self._state.keys) - missing :] if missing else ()
+        before = NO_HASH if ask.round == 0 else self._hash_of(ask.round)
+        if len(entries) < missing or any(key == NO_HASH for _, key in entries) or before is None:
+            raise ProtocolError(f"sync: the keys of the rounds after {ask.round} are gone", "take a dense G")
+        if before != ask.manifest_hash:
+            raise ProtocolError(f"sync: the client holds another history of round {ask.round}")
+        wrapped = tuple(
+            (manifest_hash, wrap_key(key, ask.recipient, Synced.info(manifest_hash, ask.client_id)))
+            for manifest_hash, key in entries
+        )
+        return sign(Synced(digest(request), wrapped).to_bytes(), self._signer)
+
+    def _hash_of(self, number: int) -> bytes | None:
+        index = len(self._state.keys) - 1 - (self._state.round - number)
+        return self._state.keys[index][0] if index >= 0 else None

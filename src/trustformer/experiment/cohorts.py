@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who takes part in which round: drawn from the seed, or replayed from a recorded run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from trustformer.errors import ConfigError
+from trustformer.experiment.config import Config
+from trustformer.federation.round import Cohort
+
+
+def make_cohorts(config: Config, clients: Sequence[str], rounds: int) -> list[Cohort]:
+    """Return the cohort of each of `rounds` rounds.
+
+    At least `min_clients` participants are on time in every drawn round: those missing are added in roster order.
+
+    Raises:
+        ConfigError: a file of cohorts that is malformed, too short, or names unknown clients.
+    """
+    if config.clients.cohorts:
+        return _replayed(Path(config.clients.cohorts), set(clients), rounds)
+    rng = np.random.default_rng([config.seed, 0xC0407])
+    cohorts = []
+    for _ in range(rounds):
+        draws = rng.random((3, len(clients)))
+        present = [c for c, draw in zip(clients, draws[0], strict=True) if draw < config.clients.participation]
+        late = {c for c, draw in zip(clients, draws[1], strict=True) if draw < config.clients.late}
+        twice = {c for c, draw in zip(clients, draws[2], strict=True) if draw < config.clients.duplicate}
+        for client in clients:
+            if sum(c not in late for c in present) >= config.min_clients:
+                break
+            late.discard(client)
+            present = [*present, client] if client not in present else present
+        cohorts.append(
+            Cohort(
+                tuple(c for c in clients if c in present),
+                tuple(c for c in clients if c in present and c in late),
+                tuple(c for c in clients if c in present and c in twice),
+            )
+        )
+    return cohorts
+
+
+def _replayed(path: Path, clients: set[str], rounds: int) -> list[Cohort]:
+    cohorts = []
+    try:
+        for line in path.read_text("utf-8").splitlines():
+            record = json.loads(line)
+            cohort = Cohort(*(tuple(record.get(key, ())) for key in ("present", "late", "duplicate")))
+            if not set(cohort.present) <= clients:
+                raise ConfigError(f"{path}: round {len(cohorts) + 1} names a client that is not in this run")
+            cohorts.append(cohort)
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise ConfigError(f"clients.cohorts: {path} cannot be read: {error}", "give another run's rounds.jsonl") from None
+    if len(cohorts) < rounds:
+        raise ConfigError(f"clients.cohorts: {path} has {len(cohorts)} rounds, this run needs {rounds}")
+    return cohorts[:rounds]

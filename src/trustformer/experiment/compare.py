@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Several configs on the same data and seeds: runs what is missing, each run a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from trustformer.errors import ConfigError, TrustformerError
+from trustformer.experiment.config import Config
+from trustformer.experiment.record import RunDirectory
+from trustformer.experiment.reporter import Reporter
+
+_POLL = 0.5
+"""Seconds between looks at the processes."""
+
+
+@dataclass
+class Job:
+    """One run: a config, a seed and a directory."""
+
+    name: str
+    config: Config
+    out: Path
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def rounds(self) -> int:
+        """Rounds of training; closing exchanges come on top."""
+        return self.config.rounds
+
+    def start(self, config_file: Path) -> None:
+        """Start the run; its lines go to `run.log` beside its record."""
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "trustformer", "run", str(config_file), "--out", str(self.out), "--resume"]
+        # One thread for numpy too: two runs side by side would otherwise fight for the cores.
+        environment = os.environ | {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+        with open(self.out.with_suffix(".log"), "ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment)
+
+
+def plan(configs: Sequence[tuple[str, Config]], seeds: Sequence[int], out: Path) -> list[Job]:
+    """Return the jobs, a directory each; raises `ConfigError` when configs differ in what must be the same."""
+    first = configs[0][1]
+    for name, config in configs[1:]:
+        for section in ("data", "tokenizer", "model", "evaluation"):
+            if getattr(config, section) != getattr(first, section):
+                raise ConfigError(f"{name} and {configs[0][0]} differ in [{section}]", "compare like with like")
+    names = [name for name, _ in configs]
+    if len(set(names)) < len(names):
+        raise ConfigError("two configs have the same file name", "the name labels the run directory")
+    jobs = []
+    for seed in seeds or [first.seed]:
+        for name, config in configs:
+            seeded = msgspec.structs.replace(config, seed=seed)
+            jobs.append(Job(f"{name} seed {seed}", seeded, out / f"{name}-seed{seed}"))
+    return jobs
+
+
+def execute(jobs: Sequence[Job], parallel: int, reporter: Reporter) -> list[dict[str, Any]]:
+    """Run what is not finished, at most `parallel` at a time; return all results in order.
+
+    Raises:
+        TrustformerError: a run failed; the others go on to their end first.
+    """
+    waiting = [job for job in jobs if _result(job) is None]
+    for job in jobs:
+        if job not in waiting:
+            reporter.note(f"{job.name}: finished before")
+    running: list[Job] = []
+    failed: list[Job] = []
+    total = sum(job.rounds for job in jobs)
+    try:
+        while waiting or running:
+            while waiting and len(running) < parallel:
+                job = waiting.pop(0)
+                config_file = job.out.with_suffix(".toml")
+                config_file.parent.mkdir(parents=True, exist_ok=True)
+                config_file.write_text(job.config.to_toml(), "utf-8")
+                job.start(config_file)
+                running.append(job)
+                reporter.note(f"{job.name}: started, log in {job.out.with_suffix('.log')}")
+            time.sleep(_POLL)
+            for job in [job for job in running if job.process is not None and job.process.poll() is not None]:
+                running.remove(job)
+                result = _result(job)
+                if result is None:
+                    failed.append(job)
+                    reporter.note(f"{job.name}: FAILED, see {job.out.with_suffix('.log')}")
+                else:
+                    reporter.note(f"{job.name}: BLEU {result['bleu']:.1f} after {result['seconds']:,.0f} s")
+            done = sum(min(_rounds_done(job), job.rounds) for job in jobs)
+            doing = ", ".join(f"{job.name}: round {_rounds_done(job) + 1} of {job.rounds}" for job in running)
+            reporter.progress(doing or "done", done, total, "rounds")
+    except KeyboardInterrupt:
+        for job in running:
+            if job.process is not None:
+                job.process.wait()  # the terminal interrupted them too; they save and end
+        raise
+    if failed:
+        raise TrustformerError(
+            f"{failed[0].name} failed: {_last_error(failed[0])}", f"see {failed[0].out.with_suffix('.log')}"
+        )
+    return [result for job in jobs if (result := _result(job)) is not None]
+
+
+def _last_error(job: Job) -> str:
+    lines = job.out.with_suffix(".log").read_text("utf-8", "replace").splitlines()
+    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return errors[-1] if errors else "it ended without a result"
+
+
+def _result(job: Job) -> dict[str, Any] | None:
+    return RunDirectory(job.out).result()
+
+
+def _rounds_done(job: Job) -> int:
+    return len(RunDirectory(job.out).rounds())
+

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run's config: TOML with every key known, typed and bounded; errors name the key and what it may be."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct, field
+
+from trustformer.errors import ConfigError
+from trustformer.evaluation.translation import EvaluationConfig
+from trustformer.methods import MethodConfig
+from trustformer.models.seq2seq import ModelConfig
+from trustformer.training import TrainConfig
+
+
+class DataConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The `[data]` section.
+
+    Attributes:
+        source: `toy` (built in, synthetic) or `tsv` (`source<TAB>target`, also .gz).
+        train, valid, test: files of `tsv`; relative ones are looked up in TRUSTFORMER_DATA, then here.
+        train_domains, valid_domains, test_domains: one label a line, beside those files.
+        limit: use the first so many training pairs; 0 for all (`toy`: 6,000).
+    """
+
+    source: Literal["toy", "tsv"] = "toy"
+    train: str = ""
+    valid: str = ""
+    test: str = ""
+    train_domains: str = ""
+    valid_domains: str = ""
+    test_domains: str = ""
+    limit: Annotated[int, Meta(ge=0)] = 0
+
+
+class TokenizerConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The `[tokenizer]` section: one vocabulary for all clients, never trained on private text.
+
+    Attributes:
+        train_on: `public` (a share of the corpus set aside and declared public) or a text or tsv file.
+        public_share: of `tsv` corpora, the first part of the training file; no client trains on it.
+        vocab_size: pieces, at most.
+        file: a ready SentencePiece model instead.
+    """
+
+    train_on: str = "public"
+    public_share: Annotated[float, Meta(gt=0, lt=1)] = 0.1
+    vocab_size: Annotated[int, Meta(ge=64, le=64000)] = 4000
+    file: str = ""
+
+
+class ClientsConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The `[clients]` section.
+
+    Attributes:
+        count: number of clients.
+        split: who gets which pairs: `iid`, whole `domain`s, or `dirichlet` over domains with `alpha`.
+        participation: chance of a client to take part in a round.
+        late, duplicate: chance of a participant's update to arrive after the close, or twice.
+        cohorts: a `rounds.jsonl` whose cohorts are replayed instead.
+        min_clients: fewest updates a round may combine; 0 for two thirds of the clients.
+        max_share: no client weighs more than this in the mean.
+        max_lag: most rounds a client catches up one by one; beyond, it takes the dense common model.
+    """
+
+    count: Annotated[int, Meta(ge=1, le=1000)] = 3
+    split: Literal["iid", "domain", "dirichlet"] = "iid"
+    alpha: Annotated[float, Meta(gt=0)] = 0.5
+    participation: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    late: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    duplicate: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    cohorts: str = ""
+    min_clients: Annotated[int, Meta(ge=0, le=1000)] = 0
+    max_share: Annotated[float, Meta(ge=0.5, le=1)] = 0.6
+    max_lag: Annotated[int, Meta(ge=1)] = 8
+
+
+class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A whole run. The defaults are the quick start.
+
+    Attributes:
+        seed: fixes data split, G_0, batches, dropout, k-means and cohorts.
+        rounds: of local training and exchange.
+        threads: of torch; part of the config because sums depend on it.
+    """
+
+    seed: Annotated[int, Meta(ge=0, lt=2**31)] = 1
+    rounds: Annotated[int, Meta(ge=1, le=100_000)] = 6
+    threads: Annotated[int, Meta(ge=1, le=256)] = 1
+    data: DataConfig = field(default_factory=DataConfig)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    clients: ClientsConfig = field(default_factory=ClientsConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    method: MethodConfig = field(default_factory=MethodConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+    @property
+    def min_clients(self) -> int:
+        """Fewest updates of a round, resolved."""
+        return self.clients.min_clients or max(1, -(-2 * self.clients.count // 3))
+
+    def to_toml(self) -> str:
+        """The config with every key, as `load_config` reads it."""
+        return _toml(msgspec.to_builtins(self))
+
+
+def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
+    """Read a TOML file, or take the quick start, and apply `KEY=VALUE` overrides.
+
+    Raises:
+        ConfigError: unreadable file, unknown key, wrong type or value; names the key.
+    """
+    tree: dict[str, Any] = {}
+    if path is not None:
+        try:
+            tree = tomllib.loads(path.read_text("utf-8"))
+        except OSError as error:
+            raise ConfigError(f"the config {path} cannot be read: {error.strerror}") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"the config {path} is not TOML: {error}") from None
+    for override in overrides:
+        _override(tree, override)
+    try:
+        config = msgspec.convert(tree, Config)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"config: {_readable(error)}", "trustformer run --help lists the keys") from None
+    _check(config)
+    return config
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set {override!r} is not KEY=VALUE", "for example --set rounds=12")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text  # bare words are strings
+    *sections, name = key.split(".")
+    for section in sections:
+        tree = tree.setdefault(section, {})
+        if not isinstance(tree, dict):
+            raise ConfigError(f"--set {key}: {section!r} is a value, not a section")
+    tree[name] = value
+
+
+def _readable(error: msgspec.ValidationError) -> str:
+    """Turn msgspec's `... - at `$.clients.count`` into `clients.count: ...`."""
+    message, _, path = str(error).partition(" - at `$.")
+    key = path.rstrip("`")
+    if message.startswith("Object contains unknown field"):
+        name = message.split("`")[1]
+        section = key.removeprefix("$").strip(".`")
+        return f"unknown key {f'{section}.{name}' if section else name!r}"
+    if message.startswith("Invalid enum value"):
+        section, _, name = key.rpartition(".")
+        struct = {f.name: f.type for f in msgspec.structs.fields(Config)}.get(section, Config)
+        kind = next(f.type for f in msgspec.structs.fields(struct) if f.name == name)
+        return f"{key}: {message.removeprefix('Invalid enum value ')} is none of {', '.join(kind.__args__)}"
+    return f"{key}: {message[0].lower()}{message[1:]}" if key else message
+
+
+def _check(config: Config) -> None:
+    data = config.data
+    if data.source == "tsv":
+        for name in ("train", "valid", "test"):
+            if not getattr(data, name):
+                raise ConfigError(f"data.{name} is missing", f"--set data.{name}=FILE.tsv.gz")
+    if config.min_clients > config.clients.count:
+        raise ConfigError(f"clients.min_clients is {config.min_clients}, clients.count is {config.clients.count}")
+    if data.source == "tsv" and config.clients.split == "domain" and not data.train_domains:
+        raise ConfigError("clients.split is domain without labels", "--set data.train_domains=FILE")
+
+
+def _toml(tree: dict[str, Any], prefix: str = "") -> str:
+    plain = [f"{key} = {_value(value)}\n" for key, value in tree.items() if not isinstance(value, dict)]
+    tables = [
+        f"\n[{prefix}{key}]\n" + _toml(value, f"{prefix}{key}.")
+        for key, value in tree.items()
+        if isinstance(value, dict)
+    ]
+    return "".join(plain + tables)
+
+
+def _value(value: object) -> str:
+    return msgspec.json.encode(value).decode()

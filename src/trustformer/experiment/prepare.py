@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a config to everything a run starts with: corpus, tokenizer, who holds what, model, G_0, method."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from trustformer.codec.weights import Weights, specs_of, weights_digest
+from trustformer.data.batches import Example, to_examples
+from trustformer.data.corpus import Corpus, Pair, corpus_digest, load_tsv, read_pairs, resolve_path
+from trustformer.data.partitioners import partition
+from trustformer.data.tokenizer import Tokenizer
+from trustformer.data.toy import toy_corpus
+from trustformer.errors import DataError
+from trustformer.experiment.config import Config, DataConfig
+from trustformer.message import digest, enc
+from trustformer.methods import Method, build
+from trustformer.models.seq2seq import Model, build_model, get_weights
+
+TOY_PAIRS = 6000
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything fixed before the first round.
+
+    Attributes:
+        corpus: what is scored, and what clients hold.
+        clients: client id to its training examples.
+        model: the architecture; serves all clients of this process in turn.
+        start: G_0.
+        digest: of config, data, tokenizer and G_0: what all clients agree on (32 bytes).
+    """
+
+    corpus: Corpus
+    tokenizer: Tokenizer
+    clients: dict[str, list[Example]]
+    model: Model
+    start: Weights
+    method: Method
+    digest: bytes
+
+
+def prepare(config: Config, tokenizer: Tokenizer | None = None) -> Prepared:
+    """Build everything a run needs; the same for the same config and files.
+
+    Args:
+        config: the run's config.
+        tokenizer: the run's own, when it is taken up again; else it is trained or loaded.
+
+    Raises:
+        DataError, ConfigError: naming file, line or key.
+    """
+    corpus, public = load_corpus(config)
+    tokenizer = tokenizer or _tokenizer(config, public)
+    model = build_model(config.model, tokenizer.vocab_size, config.seed)
+    start = get_weights(model)
+    method = build(config.method, specs_of(start))
+    count = 1 if method.pooled else config.clients.count
+    parts = partition(
+        corpus.train, count, config.clients.split if count > 1 else "iid", alpha=config.clients.alpha, seed=config.seed
+    )
+    examples = to_examples(corpus.train, tokenizer, config.model.max_length)
+    width = len(str(count - 1))
+    clients = {f"{index:0{width}d}": [examples[i] for i in part] for index, part in enumerate(parts)}
+    agreed = enc(
+        *("tfl/1 experiment", config.to_toml(), corpus.digest, tokenizer.digest, weights_digest(start)),
+    )
+    return Prepared(corpus, tokenizer, clients, model, start, method, digest(agreed))
+
+
+def load_corpus(config: Config) -> tuple[Corpus, tuple[Pair, ...]]:
+    """Return the corpus and its public share, which no client trains on."""
+    data = config.data
+    if data.source == "toy":
+        return toy_corpus(config.seed, train=data.limit or TOY_PAIRS)
+    paths = {name: _path(getattr(data, name)) for name in _FILES if getattr(data, name)}
+    corpus = load_tsv(**paths)
+    share = 0
+    if config.tokenizer.train_on == "public" and not config.tokenizer.file:
+        share = max(1, int(len(corpus.train) * config.tokenizer.public_share))
+    train = corpus.train[share:]
+    if data.limit > len(train):
+        raise DataError(
+            f"data.limit is {data.limit:,}, but {data.train} has {len(train):,} pairs beside the public share"
+        )
+    train = train[: data.limit or None]
+    name = f"{corpus.name}, {len(train):,} pairs"
+    shrunk = Corpus(
+        train=train,
+        valid=corpus.valid,
+        test=corpus.test,
+        name=name,
+        synthetic=False,
+        warnings=corpus.warnings,
+        digest=corpus_digest(train, corpus.valid, corpus.test),
+    )
+    return shrunk, corpus.train[:share]
+
+
+_FILES = tuple(name for name in DataConfig.__struct_fields__ if name not in ("source", "limit"))
+
+
+def _path(text: str) -> Path:
+    return resolve_path(text, Path())
+
+
+def _tokenizer(config: Config, public: tuple[Pair, ...]) -> Tokenizer:
+    settings = config.tokenizer
+    if settings.file:
+        return Tokenizer.load(_path(settings.file))
+    if settings.train_on == "public":
+        sentences = [side for pair in public for side in (pair.source, pair.target)]
+    else:
+        path = _path(settings.train_on)
+        if path.name.endswith((".tsv", ".tsv.gz")):
+            sentences = [side for pair in read_pairs(path)[0] for side in (pair.source, pair.target)]
+        else:
+            sentences = path.read_text("utf-8").splitlines()
+    return Tokenizer.train(sentences, settings.vocab_size)

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The run directory: the whole record of a run, and all that is needed to go on with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from trustformer.errors import ConfigError, TrustformerError
+
+
+class RunDirectory:
+    """Paths and atomic writes of one run.
+
+    Args:
+        path: the folder; made if need be.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def open(cls, path: Path, config: str, *, resume: bool) -> RunDirectory:
+        """Make a run directory, or take one up again.
+
+        Args:
+            path: the folder.
+            config: the resolved config as TOML.
+            resume: take up a run that is there.
+
+        Raises:
+            ConfigError: a run is there and `resume` is not set, or it has another config.
+        """
+        directory = cls(path)
+        stored = path / "config.toml"
+        if stored.exists():
+            if not resume:
+                raise ConfigError(f"{path} already holds a run", "continue it with --resume, or choose another --out")
+            if stored.read_text("utf-8") != config:
+                raise ConfigError(
+                    f"{path} holds a run of another config", f"compare with {stored}, or choose another --out"
+                )
+            return directory
+        if path.exists() and any(path.iterdir()):
+            raise ConfigError(f"{path} is not empty and holds no run", "choose another --out")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be made: {error.strerror}") from None
+        directory.write("config.toml", config.encode())
+        return directory
+
+    @classmethod
+    def existing(cls, path: Path) -> RunDirectory:
+        """Open a run directory for reading; raises `ConfigError` if it is none."""
+        if not (path / "config.toml").is_file():
+            raise ConfigError(f"{path} is not a run directory: it has no config.toml")
+        return cls(path)
+
+    def write(self, name: str, data: bytes) -> None:
+        """Replace a file as a whole: after a crash or on a full disk the old one is still there."""
+        target = self.path / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(target.name + ".new")
+        try:
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise TrustformerError(
+                f"{target} cannot be written: {error.strerror}", "free space and --resume"
+            ) from None
+
+    def write_json(self, name: str, value: object) -> None:
+        """Replace a JSON file."""
+        self.write(name, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+    def rounds(self) -> list[dict[str, Any]]:
+        """Return the rounds recorded so far."""
+        path = self.path / "rounds.jsonl"
+        return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+
+    def add_round(self, record: dict[str, Any]) -> None:
+        """Record one round."""
+        lines = [*self.rounds(), record]
+        self.write("rounds.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
+
+    def result(self) -> dict[str, Any] | None:
+        """Return the result, None while the run is not finished."""
+        path = self.path / "result.json"
+        return json.loads(path.read_text("utf-8")) if path.exists() else None
+
+
+def environment() -> dict[str, Any]:
+    """Return what a reader needs to judge or repeat a number: versions and hardware."""
+    packages = ("trustformer", "torch", "transformers", "numpy", "sacrebleu", "sentencepiece", "cryptography")
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "packages": {name: version(name) for name in packages},
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")

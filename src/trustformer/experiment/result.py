@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run came to: scores of decoded text, bytes that were really sent, and the models themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from trustformer.codec.weights import Weights, weights_digest
+from trustformer.data.batches import to_examples
+from trustformer.data.corpus import Pair
+from trustformer.evaluation.translation import negative_log_likelihood, score, translate
+from trustformer.experiment.config import Config
+from trustformer.experiment.prepare import Prepared
+from trustformer.experiment.record import RunDirectory
+from trustformer.experiment.reporter import Reporter
+from trustformer.federation.client import Client
+from trustformer.federation.ledger import Ledger
+from trustformer.models.seq2seq import save_model, set_weights
+
+
+def save_models(config: Config, prepared: Prepared, clients: Sequence[Client], directory: RunDirectory) -> None:
+    """Write `model/`: the common model, or the first client's where there is none. `translate` loads it."""
+    folder = directory.path / "model"
+    folder.mkdir(exist_ok=True)
+    newest = max(clients, key=lambda client: client.state.round)
+    set_weights(prepared.model, newest.state.common or clients[0].state.weights)
+    save_model(prepared.model, folder)
+    prepared.tokenizer.save(folder)
+
+
+def make_result(
+    config: Config,
+    prepared: Prepared,
+    clients: Sequence[Client],
+    ledger: Ledger,
+    directory: RunDirectory,
+    reporter: Reporter,
+) -> dict[str, Any]:
+    """Translate and score the test set with every client's model and the common one; return `result.json`."""
+    test = prepared.corpus.test[: config.evaluation.test_pairs or None]
+    scored = {
+        client.id: _evaluate(client.id, client.state.weights, test, config, prepared, directory, reporter)
+        for client in clients
+    }
+    newest = max(clients, key=lambda client: client.state.round)
+    common = None
+    if newest.state.common:
+        common = _evaluate("common", newest.state.common, test, config, prepared, directory, reporter)
+    first = scored[clients[0].id]
+    return {
+        "method": config.method.name,
+        "variant": config.method.variant if config.method.name == "centroid" else None,
+        "seed": config.seed,
+        "clients": len(clients),
+        "rounds": config.rounds,
+        "parameters": sum(values.size for values in prepared.start.values()),
+        "data": prepared.corpus.name,
+        "synthetic": prepared.corpus.synthetic,
+        "test_pairs": len(test),
+        **_bytes(prepared, ledger, directory),
+        **{key: _mean(scored, key) for key in ("nll", "bleu", "chrf")},
+        **{f"{key}_per_client": [scores[key] for scores in scored.values()] for key in ("nll", "bleu", "chrf")},
+        **{f"{key}_common": common[key] if common else None for key in ("nll", "bleu", "chrf")},
+        "domains": _domains(scored, common),
+        "sacrebleu_signature": first["bleu_signature"],
+        "chrf_signature": first["chrf_signature"],
+        "signature": signature(config, prepared),
+        "attestation": "none" if prepared.method.codec is not None else None,
+        "weights_digest": {client.id: weights_digest(client.state.weights).hex() for client in clients},
+        "common_digest": weights_digest(newest.state.common).hex() if newest.state.common else None,
+    }
+
+
+def signature(config: Config, prepared: Prepared) -> str:
+    """One line that identifies a run, beside sacreBLEU's own."""
+    method = config.method
+    name = method.name
+    if name == "centroid":
+        name = f"{name}.{method.variant}|d:{method.block}|K:{method.clusters}|closing:{method.closing_exchanges}"
+    clients = config.clients
+    split = f"{clients.split}{clients.alpha:g}" if clients.split == "dirichlet" else clients.split
+    parts = (f"N:{clients.count}", f"split:{split}", f"rounds:{config.rounds}", f"seed:{config.seed}")
+    data = f"data:{prepared.corpus.digest[:8]}"
+    return "|".join((name, *parts, data, f"cfg:{prepared.digest.hex()[:8]}", f"tf:{version('trustformer')}"))
+
+
+def _evaluate(
+    who: str,
+    weights: Weights,
+    test: Sequence[Pair],
+    config: Config,
+    prepared: Prepared,
+    directory: RunDirectory,
+    reporter: Reporter,
+) -> dict[str, Any]:
+    set_weights(prepared.model, weights)
+    translations = translate(
+        prepared.model,
+        prepared.tokenizer,
+        [pair.source for pair in test],
+        beams=config.evaluation.beams,
+        batch_sentences=config.evaluation.batch_sentences,
+        report=lambda done, total: reporter.progress(f"translating the test set · {who}", done, total, "sentences"),
+    )
+    directory.write(f"translations/{who}.txt", ("\n".join(translations) + "\n").encode())
+    scores = score(translations, [pair.target for pair in test])
+    examples = to_examples(test, prepared.tokenizer, config.model.max_length)
+    domains = {}
+    for domain in sorted({pair.domain for pair in test} - {""}):
+        chosen = [i for i, pair in enumerate(test) if pair.domain == domain]
+        part = score([translations[i] for i in chosen], [test[i].target for i in chosen])
+        domains[domain] = {"pairs": len(chosen), "bleu": part.bleu, "chrf": part.chrf}
+    return {**vars(scores), "nll": negative_log_likelihood(prepared.model, examples), "domains": domains}
+
+
+def _bytes(prepared: Prepared, ledger: Ledger, directory: RunDirectory) -> dict[str, Any]:
+    """Mean bytes of a client in a round of training; those of closing exchanges and catch-up are in the sum."""
+    taken_part = sum(len(record["present"]) for record in directory.rounds() if record["training"])
+    dense = 4 * sum(values.size for values in prepared.start.values())
+    numbers: dict[str, Any] = {}
+    for direction in ("up", "down"):
+        total = sum(ledger.total(direction).values())  # type: ignore[arg-type]
+        mean = total / taken_part
+        numbers[f"bytes_{direction}_per_client_round"] = round(mean, 1) if total else 0
+        numbers[f"bytes_{direction}_total"] = total
+        numbers[f"compression_{direction}"] = round(dense / mean, 3) if total else None
+    return numbers
+
+
+def _mean(scored: dict[str, dict[str, Any]], key: str) -> float:
+    return float(np.mean([scores[key] for scores in scored.values()]))
+
+
+def _domains(scored: dict[str, dict[str, Any]], common: dict[str, Any] | None) -> dict[str, Any]:
+    first = next(iter(scored.values()))["domains"]
+    return {
+        domain: {
+            "pairs": first[domain]["pairs"],
+            "bleu": float(np.mean([scores["domains"][domain]["bleu"] for scores in scored.values()])),
+            "bleu_per_client": [scores["domains"][domain]["bleu"] for scores in scored.values()],
+            "bleu_common": common["domains"][domain]["bleu"] if common else None,
+        }
+        for domain in first
+    }

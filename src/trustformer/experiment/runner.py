@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run from config to record. It may be killed anywhere and taken up again with the same final weights."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from trustformer.codec.weights import Weights, weights_digest
+from trustformer.data.batches import to_examples
+from trustformer.data.tokenizer import Tokenizer
+from trustformer.enclave.config import RunConfig
+from trustformer.enclave.session import Enclave
+from trustformer.enclave.state import StateStore
+from trustformer.errors import ConfigError
+from trustformer.evaluation.translation import negative_log_likelihood
+from trustformer.experiment.cohorts import make_cohorts
+from trustformer.experiment.config import Config
+from trustformer.experiment.prepare import Prepared, prepare
+from trustformer.experiment.record import RunDirectory, environment
+from trustformer.experiment.reporter import Reporter
+from trustformer.experiment.result import make_result, save_models
+from trustformer.federation.channel import Channel
+from trustformer.federation.client import Client
+from trustformer.federation.host import Host
+from trustformer.federation.ledger import Ledger
+from trustformer.federation.round import Cohort, run_round
+from trustformer.federation.store import ClientStore
+from trustformer.methods import Codec
+from trustformer.models.seq2seq import set_weights
+from trustformer.secure.identity import Identity
+from trustformer.training import LocalTrainer
+
+
+@dataclass(frozen=True)
+class Federation:
+    """The parties of a run in one process; `host` is None where nothing is exchanged."""
+
+    clients: list[Client]
+    host: Host | None
+    ledger: Ledger
+
+
+def run(config: Config, out: Path, reporter: Reporter, *, resume: bool = False) -> dict[str, Any]:
+    """Run a federation on one machine and return its result.
+
+    Args:
+        config: the run's config.
+        out: run directory.
+        reporter: shows progress.
+        resume: go on with what is in `out`; a finished run is returned as it is.
+
+    Raises:
+        TrustformerError: naming what went wrong; what was done before is kept.
+    """
+    directory = RunDirectory.open(out, config.to_toml(), resume=resume)
+    finished = directory.result()
+    if finished is not None:
+        reporter.note(f"{out} is finished")
+        return finished
+    torch.set_num_threads(config.threads)
+    prepared = _prepare(config, directory)
+    rounds = config.rounds + prepared.method.closing_exchanges
+    cohorts = make_cohorts(config, list(prepared.clients), rounds)
+    federation = assemble(config, prepared, directory, rounds)
+    _announce(config, prepared, directory, reporter)
+    valid = to_examples(
+        prepared.corpus.valid[: config.evaluation.valid_pairs], prepared.tokenizer, config.model.max_length
+    )
+    for number in range(len(directory.rounds()) + 1, rounds + 1):
+        reporter.overall(number - 1, rounds)
+        record = _round(number, config, cohorts[number - 1], federation, reporter)
+        if valid:
+            record["valid_nll"] = _valid_nll(prepared, federation.clients, valid, reporter)
+        directory.add_round(record)
+        reporter.note(_line(record, rounds, prepared.method.codec is not None))
+    reporter.overall(rounds, rounds)
+    save_models(config, prepared, federation.clients, directory)
+    result = make_result(config, prepared, federation.clients, federation.ledger, directory, reporter)
+    result["seconds"] = round(sum(record["seconds"]["round"] for record in directory.rounds()), 1)
+    directory.write_json("result.json", result)
+    return result
+
+
+def _prepare(config: Config, directory: RunDirectory) -> Prepared:
+    stored = directory.path / "tokenizer.model"
+    prepared = prepare(config, Tokenizer.load(stored) if stored.exists() else None)
+    if not stored.exists():
+        directory.write("tokenizer.model", prepared.tokenizer.model)
+        directory.write_json("environment.json", environment())
+    return prepared
+
+
+def _announce(config: Config, prepared: Prepared, directory: RunDirectory, reporter: Reporter) -> None:
+    corpus = prepared.corpus
+    for warning in corpus.warnings:
+        reporter.note(f"warning: {warning}")
+    sizes = ", ".join(f"{len(examples):,}" for examples in prepared.clients.values())
+    parameters = sum(values.size for values in prepared.start.values())
+    reporter.note(f"data     {corpus.name}; pairs of each client: {sizes}")
+    reporter.note(f"model    {config.model.preset}, {parameters:,} parameters, vocabulary {prepared.tokenizer.vocab_size:,}")
+    if prepared.method.codec is not None:
+        reporter.note("enclave  in this process, NOT verified: nothing attests what combines the updates")
+    reporter.note(f"record   {directory.path}")
+
+
+def assemble(config: Config, prepared: Prepared, directory: RunDirectory, rounds: int) -> Federation:
+    """Build or take up clients, enclave and host from a run directory."""
+    trainer = LocalTrainer(prepared.model, config.train)
+    ledger = Ledger(directory.path / "ledger.jsonl")
+    folders = {client: directory.path / "clients" / client for client in prepared.clients}
+    codec, host, terms, identities = prepared.method.codec, None, None, {}
+    if codec is not None:
+        identities = {client: _identity(folder) for client, folder in folders.items()}
+        terms = _terms(config, prepared, codec, identities, directory, rounds)
+        enclave = Enclave(terms, StateStore(directory.path / "enclave", terms.digest))
+        host = Host(enclave, directory.path / "host", ledger)
+    clients = []
+    for index, (client, examples) in enumerate(prepared.clients.items()):
+        channel = None
+        if host is not None and terms is not None:
+            channel = Channel(client, identities[client], terms, host.link(client))
+        clients.append(
+            Client(
+                *(client, index, examples),
+                trainer=trainer,
+                store=ClientStore(folders[client]),
+                start=prepared.start,
+                codec=codec,
+                channel=channel,
+                seed=config.seed,
+                max_lag=config.clients.max_lag,
+            )
+        )
+    return Federation(clients, host, ledger)
+
+
+def _identity(folder: Path) -> Identity:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "identity.key"
+    if path.exists():
+        return Identity.load(path)
+    identity = Identity.generate()
+    identity.save(path)
+    return identity
+
+
+def _terms(
+    config: Config,
+    prepared: Prepared,
+    codec: Codec,
+    identities: dict[str, Identity],
+    directory: RunDirectory,
+    rounds: int,
+) -> RunConfig:
+    """The terms every client agreed to: written once, then the same for the whole run."""
+    path = directory.path / "terms.bin"
+    if path.exists():
+        terms = RunConfig.from_bytes(path.read_bytes())
+        if terms.experiment != prepared.digest:
+            raise ConfigError(
+                f"{directory.path}: data, tokenizer or model are not those this run began with",
+                "restore the files, or start a new run",
+            )
+        return terms
+    terms = RunConfig(
+        run_id=os.urandom(16),
+        provider="none",
+        experiment=prepared.digest,
+        common_digest=weights_digest(prepared.start),
+        roster=tuple(sorted((client, identity.public) for client, identity in identities.items())),
+        min_clients=config.min_clients,
+        max_share_ppm=round(config.clients.max_share * 1e6),
+        rounds=rounds,
+        seed=config.seed,
+        upload=codec.upload,
+        answer=codec.answer,
+    )
+    terms.check()
+    directory.write("terms.bin", terms.to_bytes())
+    return terms
+
+
+def _round(
+    number: int, config: Config, cohort: Cohort, federation: Federation, reporter: Reporter
+) -> dict[str, Any]:
+    started = time.perf_counter()
+    clients, host, ledger = federation.clients, federation.host, federation.ledger
+    ledger.round = number
+    for client in clients:
+        client.seconds.clear()
+    training = number <= config.rounds
+
+    def report(client: str, what: str, done: int, total: int) -> None:
+        reporter.progress(f"round {number} · client {client} · {what}", done, total, "tokens")
+
+    if host is None:
+        cohort = Cohort(tuple(client.id for client in clients))
+        for client in clients:
+            client.train(number, report=partial(report, client.id, "training"))
+        statuses: dict[str, str] = {}
+    else:
+        host.seconds = 0.0
+        statuses = run_round(number, clients, host, cohort, report, train=training)
+    seconds = {
+        kind: round(sum(client.seconds[kind] for client in clients), 3)
+        for kind in ("training", "encoding", "sealing", "decoding")
+    }
+    present = [client for client in clients if client.id in cohort.present]
+    return {
+        "round": number,
+        "training": training,
+        "present": list(cohort.present),
+        "late": list(cohort.late),
+        "duplicate": list(cohort.duplicate),
+        "status": statuses,
+        "loss": float(np.mean([client.state.loss for client in present])),
+        "bytes_up": ledger.total("up", [number]),
+        "bytes_down": ledger.total("down", [number]),
+        "seconds": {
+            **seconds,
+            "aggregating": round(host.seconds, 3) if host else 0.0,
+            "round": round(time.perf_counter() - started, 3),
+        },
+    }
+
+
+def _valid_nll(prepared: Prepared, clients: Sequence[Client], valid: Any, reporter: Reporter) -> dict[str, float]:
+    """Nats per token of every client's model, and of the common one where there is one."""
+
+    def nll(who: str, weights: Weights) -> float:
+        set_weights(prepared.model, weights)
+        what = f"validation · {who}"
+        return negative_log_likelihood(
+            prepared.model, valid, lambda done, total: reporter.progress(what, done, total, "pairs")
+        )
+
+    scores = {client.id: nll(client.id, client.state.weights) for client in clients}
+    if clients[0].state.common:
+        newest = max(clients, key=lambda client: client.state.round)
+        scores["common"] = nll("common", newest.state.common)
+    return scores
+
+
+def _line(record: dict[str, Any], rounds: int, exchanges: bool) -> str:
+    kind = "" if record["training"] else " (exchange only)"
+    text = f"round {record['round']:>{len(str(rounds))}}/{rounds}{kind}  loss {record['loss']:.3f}"
+    if "valid_nll" in record:
+        own = [value for key, value in record["valid_nll"].items() if key != "common"]
+        text += f"  valid nll {np.mean(own):.3f}"
+    if exchanges:
+        present = max(1, len(record["present"]))
+        up, down = (sum(record[key].values()) / present / 1000 for key in ("bytes_up", "bytes_down"))
+        text += f"  {len(record['present'])} clients, {up:,.0f} kB up, {down:,.0f} kB down each"
+    return f"{text}  {record['seconds']['round']:.1f} s"
+

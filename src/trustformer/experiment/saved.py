@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Models of finished or interrupted runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trustformer.data.tokenizer import Tokenizer
+from trustformer.errors import ConfigError
+from trustformer.federation.store import ClientStore
+from trustformer.models.seq2seq import Model, load_model, set_weights
+
+
+def load_saved(path: Path, client: str | None = None) -> tuple[Model, Tokenizer]:
+    """Return the model and tokenizer of a run directory or model folder.
+
+    Args:
+        path: a run directory or a folder with `config.json`.
+        client: id of a client whose own model is wanted.
+
+    Raises:
+        ConfigError: neither a run nor a model, a run that has not finished, or no such client.
+    """
+    is_run = (path / "config.toml").is_file()
+    folder = path / "model" if is_run else path
+    if is_run and not (folder / "config.json").is_file():
+        raise ConfigError(f"{path} has no model yet: the run is not finished", "go on with it: --resume")
+    model = load_model(folder)
+    tokenizer = Tokenizer.load(folder / "source.spm")
+    if client is not None:
+        clients = sorted(entry.name for entry in (path / "clients").iterdir()) if is_run else []
+        if client not in clients:
+            known = f"the clients are {', '.join(clients)}" if clients else "a model folder holds one model"
+            raise ConfigError(f"{path} has no client {client!r}", known)
+        state = ClientStore(path / "clients" / client).load()
+        if state is None:
+            raise ConfigError(f"client {client} of {path} has not trained yet")
+        set_weights(model, state.weights)
+    return model, tokenizer

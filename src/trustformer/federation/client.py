@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One data owner: trains on private text, sends coded drifts, adopts what the enclave releases.
+
+Every method may be called again after a crash; what was done already is read from the store and not redone.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from trustformer.codec.weights import Weights, weights_digest
+from trustformer.data.batches import Example
+from trustformer.errors import ProtocolError, TrustformerError
+from trustformer.federation.channel import Channel, Position
+from trustformer.federation.common import CommonReply, CommonRequest
+from trustformer.federation.store import ClientState, ClientStore
+from trustformer.message import Aggregate, Update
+from trustformer.enclave.protocol import Manifest
+from trustformer.methods import Codec
+from trustformer.training import LocalTrainer
+
+Report = Callable[[int, int], None]
+
+
+class BehindError(TrustformerError):
+    """The client missed more rounds than it may catch up: it needs the dense common model."""
+
+
+class Client:
+    """One client of a federation.
+
+    Args:
+        client_id: as on the roster.
+        index: position on the roster; with `seed` it fixes every random draw.
+        examples: the private text, tokenised.
+        trainer: trains weights; may be shared by clients of one process.
+        store: keeps the state between messages.
+        start: G_0, used when the store is empty.
+        codec: what is exchanged; None for no exchange.
+        channel: conversation with the enclave; None for no exchange.
+        seed: of the run.
+        max_lag: most rounds to catch up one by one.
+    """
+
+    def __init__(
+        self,
+        client_id: str,
+        index: int,
+        examples: Sequence[Example],
+        *,
+        trainer: LocalTrainer,
+        store: ClientStore,
+        start: Weights,
+        codec: Codec | None,
+        channel: Channel | None,
+        seed: int,
+        max_lag: int,
+    ) -> None:
+        self.id, self._index, self._examples = client_id, index, examples
+        self._trainer, self._store, self._codec, self._channel = trainer, store, codec, channel
+        self._seed, self._max_lag = seed, max_lag
+        self.state = store.load() or ClientState(dict(start), dict(start) if codec else {})
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self._common_digest: tuple[int, bytes] = (-1, b"")
+
+    @property
+    def channel(self) -> Channel:
+        """The conversation with the enclave; raises `ProtocolError` where nothing is exchanged."""
+        if self._channel is None:
+            raise ProtocolError("this method exchanges nothing")
+        return self._channel
+
+    @property
+    def position(self) -> Position:
+        """Last round adopted, its manifest's hash, and the digest of the common model."""
+        if self._common_digest[0] != self.state.round:
+            self._common_digest = (self.state.round, weights_digest(self.state.common))
+        return Position(self.state.round, self.state.manifest_hash, self._common_digest[1])
+
+    def greet(self) -> None:
+        """Verify the enclave and catch up with rounds this client missed.
+
+        Raises:
+            BehindError: too many rounds missed, or their keys are gone.
+            AttestationError, ProtocolError: this client sends nothing.
+        """
+        welcome = self.channel.hello(self.position)
+        if welcome.round - self.state.round > self._max_lag:
+            raise BehindError(f"client {self.id} is {welcome.round - self.state.round} rounds behind")
+        if welcome.round > self.state.round:
+            try:
+                self.adopt()
+            except ProtocolError as error:
+                raise BehindError(f"client {self.id} cannot catch up: {error.message}") from error
+            self.channel.hello(self.position)
+
+    def train(self, number: int, *, epochs: bool = True, report: Report | None = None) -> None:
+        """Train for round `number` and store the coded drift, unless that was done before a crash.
+
+        `epochs=False` skips training: an exchange of what earlier exchanges left.
+        """
+        if self.state.trained >= number:
+            return
+        started = time.perf_counter()
+        if epochs:
+            result = self._trainer.train(
+                *(self.state.weights, self.state.optimizer, self._examples),
+                seed=(self._seed, self._index, number),
+                report=report,
+            )
+            self.state.weights, self.state.optimizer, self.state.loss = result.weights, result.optimizer, result.loss
+        self.seconds["training"] += time.perf_counter() - started
+        self.state.trained = number
+        if self._codec is not None:
+            self.state.pending = self._encode(self._codec, number)
+        self._store.save(self.state)
+
+    def _encode(self, codec: Codec, number: int) -> Update:
+        started = time.perf_counter()
+        rng = np.random.default_rng([self._seed, self._index, number, 1])
+        body = codec.encode(self.state.weights, self.state.common, rng)
+        self.seconds["encoding"] += time.perf_counter() - started
+        return Update(number, self.position.common_digest, len(self._examples), os.urandom(32), body)
+
+    def contribute(self) -> str:
+        """Seal and send the stored update; return the receipt's status.
+
+        An update that is not accepted stays stored: until the next manifest nobody knows whether it counts.
+        """
+        if self.state.pending is None:
+            return "adopted"  # a crash came after adoption
+        started = time.perf_counter()
+        status = self.channel.upload(self.state.pending)
+        self.seconds["sealing"] += time.perf_counter() - started
+        return status
+
+    def adopt(self) -> None:
+        """Take over every round released since the last one this client adopted."""
+        started = time.perf_counter()
+        before = self.state.round
+        for manifest, aggregate in self.channel.sync(self.position):
+            self._apply(manifest, aggregate)
+        if self.state.round > before:
+            self._store.save(self.state)
+        self.seconds["decoding"] += time.perf_counter() - started
+
+    def _apply(self, manifest: Manifest, aggregate: Aggregate) -> None:
+        """Subtract the own update if and only if the manifest lists it."""
+        assert self._codec is not None
+        if manifest.common_digest != self.position.common_digest:
+            raise ProtocolError(f"round {manifest.round}: its updates started from another common model")
+        pending, listed = self.state.pending, dict(manifest.uploads).get(self.id)
+        mine = pending is not None and pending.round == manifest.round and pending.commitment == listed
+        if listed is not None and not mine:
+            raise ProtocolError(f"round {manifest.round}: the manifest lists an update this client did not send")
+        own = pending.body if pending is not None and mine else None
+        self.state.weights, self.state.common = self._codec.adopt(
+            self.state.weights, self.state.common, aggregate.body, own
+        )
+        self.state.round, self.state.manifest_hash = manifest.round, manifest.hash
+        if pending is not None and pending.round <= manifest.round:
+            self.state.pending = None
+
+    def ask_common(self, sponsor: Client) -> None:
+        """Take the dense common model from another client and start from it.
+
+        Raises:
+            ProtocolError: the sponsor's model is not the one most clients hold.
+        """
+        welcome = self.channel.hello(self.position)
+        request = CommonRequest.new(self.channel, welcome.round)
+        reply = self.channel.link.ask_common(request.signed, sponsor.share_common)
+        common = CommonReply.open(reply, request, sponsor.id, self.channel.config)
+        expected = welcome.common_digest
+        if weights_digest(common) != expected or common.keys() != self.state.common.keys():
+            raise ProtocolError(f"client {sponsor.id} offers another common model than most clients hold")
+        self.state.weights, self.state.common = dict(common), common
+        self.state.round, self.state.manifest_hash = welcome.round, welcome.manifest_hash
+        self.state.pending = None
+        self._store.save(self.state)
+        self.channel.hello(self.position)
+
+    def share_common(self, request: bytes) -> bytes:
+        """Answer another client's `ask_common`: G sealed to that client, signed by this one."""
+        return self.channel.link.answer_common(CommonReply.make(request, self.channel, self.state.common))

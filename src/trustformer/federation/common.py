@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The dense common model from one client to another that is new or too far behind.
+
+It is sealed to the asking client's fresh key, so that the host in between sees only its length, and signed by the
+sponsor. What it holds is checked against the digest that most clients report to the enclave.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from trustformer.codec.weights import Weights, dense_layout
+from trustformer.enclave.config import RunConfig
+from trustformer.enclave.protocol import Wire, sign, signed_body, split_signed
+from trustformer.errors import ProtocolError, SealError
+from trustformer.federation.channel import Channel
+from trustformer.message import Reader, digest, enc
+from trustformer.secure.identity import verify
+from trustformer.secure.sealing import (
+    WRAP_SIZE,
+    RecipientKey,
+    decrypt_chunks,
+    encrypt_chunks,
+    new_content_key,
+    sealed_length,
+    wrap_key,
+)
+from trustformer.vq import body_size, decode, encode
+
+
+@dataclass(frozen=True)
+class Ask(Wire):
+    """The wire form of a request."""
+
+    LABEL = "tfl/1 ask common"
+    KINDS = ("id16", "text", "int", "b32")
+    run_id: bytes
+    client_id: str
+    round: int
+    recipient: bytes
+
+
+@dataclass(frozen=True)
+class CommonRequest:
+    """A request and the key its answer will be opened with."""
+
+    ask: Ask
+    signed: bytes
+    key: RecipientKey
+
+    @classmethod
+    def new(cls, channel: Channel, number: int) -> CommonRequest:
+        """Ask for the common model after round `number`."""
+        key = RecipientKey()
+        ask = Ask(channel.config.run_id, channel.client_id, number, key.public)
+        return cls(ask, sign(ask.to_bytes(), channel.identity), key)
+
+
+class CommonReply:
+    """The sealed dense model."""
+
+    @staticmethod
+    def make(request: bytes, channel: Channel, common: Weights) -> bytes:
+        """Seal G to a client of the roster; raises `ProtocolError` or `SealError` for anyone else."""
+        ask = Ask.from_bytes(split_signed(request, "ask common")[0])
+        signed_body(request, channel.config.key_of(ask.client_id), "ask common")
+        if ask.run_id != channel.config.run_id or ask.round != channel.welcome.round:
+            raise ProtocolError("ask common: another run or round than this client is at")
+        layout = dense_layout(channel.config.answer.tensors)
+        payload = encode(layout, common, np.random.default_rng(0))
+        content_key = new_content_key()
+        wrap = wrap_key(content_key, ask.recipient, _info(request, channel.client_id))
+        chunks = encrypt_chunks(content_key, payload)
+        return enc(wrap, channel.identity.sign(_to_sign(request, wrap, chunks)), chunks)
+
+    @staticmethod
+    def open(reply: bytes, request: CommonRequest, sponsor: str, config: RunConfig) -> Weights:
+        """Return the model; raises `SealError` or `MessageError` when it is not the sponsor's answer."""
+        layout = dense_layout(config.answer.tensors)
+        length = body_size(layout)
+        reader = Reader(reply, "common model")
+        wrap, signature = reader.raw(limit=WRAP_SIZE, exactly=WRAP_SIZE), reader.raw(limit=64, exactly=64)
+        chunks = reader.raw(limit=sealed_length(length))
+        reader.end()
+        verify(config.key_of(sponsor), signature, _to_sign(request.signed, wrap, chunks), "common model")
+        if request.ask.client_id == sponsor:
+            raise SealError("common model: a client cannot be its own sponsor")
+        content_key = request.key.unwrap(wrap, _info(request.signed, sponsor))
+        return decode(layout, decrypt_chunks(content_key, chunks, length))
+
+
+def _info(request: bytes, sponsor: str) -> bytes:
+    return b"tfl/1 common" + digest(request) + sponsor.encode()
+
+
+def _to_sign(request: bytes, wrap: bytes, chunks: bytes) -> bytes:
+    return enc("tfl/1 commonsig", digest(request), digest(wrap), digest(chunks))

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The untrusted machine around the enclave: carries messages it cannot read and keeps what is released.
+
+It may drop, delay, repeat or reorder; it cannot read or alter a contribution. A deployment replaces `Host` by a
+network; clients, messages and enclave stay the same.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from trustformer.enclave.session import Enclave
+from trustformer.errors import ProtocolError
+from trustformer.federation.ledger import Ledger
+from trustformer.message import Reader, enc
+
+
+class Host:
+    """Relays to one enclave and keeps manifests and sealed aggregates for clients that missed them.
+
+    Args:
+        enclave: answers requests.
+        folder: where each round's manifest and sealed aggregate are kept, for catch-up and audit.
+        ledger: counts every message.
+    """
+
+    def __init__(self, enclave: Enclave, folder: Path, ledger: Ledger) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._enclave, self._folder, self._ledger = enclave, folder, ledger
+        self.seconds = 0.0
+
+    @property
+    def round(self) -> int:
+        """The last round closed."""
+        return self._enclave.round
+
+    def link(self, client_id: str) -> Link:
+        """Return one client's connection."""
+        return Link(self, client_id, self._ledger)
+
+    def close(self, number: int) -> None:
+        """End a round: the enclave combines what arrived, and the result is kept.
+
+        Raises:
+            ProtocolError: too few updates; nothing was released.
+        """
+        started = time.perf_counter()
+        released = self._enclave.close(number)
+        self._keep(number, enc(released.manifest, released.aggregate))
+        self.seconds += time.perf_counter() - started
+
+    def _keep(self, number: int, data: bytes) -> None:
+        temporary = self._path(number).with_suffix(".new")
+        temporary.write_bytes(data)
+        os.replace(temporary, self._path(number))
+
+    def _path(self, number: int) -> Path:
+        return self._folder / f"round-{number:05d}.sealed"
+
+    def hello(self, request: bytes) -> bytes:
+        """Relay a hello."""
+        return self._enclave.hello(request)
+
+    def upload(self, request: bytes) -> bytes:
+        """Relay an upload."""
+        started = time.perf_counter()
+        reply = self._enclave.upload(request)
+        self.seconds += time.perf_counter() - started
+        return reply
+
+    def sync(self, request: bytes, after: int) -> bytes:
+        """Relay a request for missed rounds and attach their manifests and sealed aggregates."""
+        synced = self._enclave.sync(request)
+        if self.round > 0 and not self._path(self.round).exists():
+            self.close(self.round)  # a crash between release and keep: the enclave gives the same answer again
+        kept = []
+        for number in range(after + 1, self.round + 1):
+            if not self._path(number).exists():
+                raise ProtocolError(f"the host has lost the released data of round {number}")
+            kept.append(self._path(number).read_bytes())
+        return enc(synced, *kept)
+
+
+class Link:
+    """One client's connection to the host; the only place where its bytes are counted."""
+
+    def __init__(self, host: Host, client_id: str, ledger: Ledger) -> None:
+        self._host, self._client, self._ledger = host, client_id, ledger
+
+    def hello(self, request: bytes) -> bytes:
+        """Send a hello, receive a welcome."""
+        return self._down("hello", self._host.hello(self._up("hello", request)))
+
+    def upload(self, request: bytes) -> bytes:
+        """Send a sealed update, receive a receipt."""
+        return self._down("upload", self._host.upload(self._up("upload", request)))
+
+    def sync(self, request: bytes, after: int) -> bytes:
+        """Ask for the rounds after `after`; receive keys, manifests and sealed aggregates."""
+        return self._down("sync", self._host.sync(self._up("sync", request), after))
+
+    def ask_common(self, request: bytes, answer: Callable[[bytes], bytes]) -> bytes:
+        """Ask another client, through the host, for the dense common model."""
+        return self._down("common", answer(self._up("common", request)))
+
+    def answer_common(self, reply: bytes) -> bytes:
+        """Send the sealed common model to another client, through the host."""
+        return self._up("common", reply)
+
+    def _up(self, kind: str, data: bytes) -> bytes:
+        self._ledger.add(self._client, "up", kind, len(data))
+        return data
+
+    def _down(self, kind: str, data: bytes) -> bytes:
+        self._ledger.add(self._client, "down", kind, len(data))
+        return data
+
+
+def split_kept(data: bytes, limit: int) -> tuple[bytes, bytes]:
+    """Return signed manifest and sealed aggregate of one kept round; raises `MessageError`."""
+    reader = Reader(data, "released round")
+    manifest, aggregate = reader.raw(limit=limit), reader.raw(limit=limit)
+    reader.end()
+    return manifest, aggregate

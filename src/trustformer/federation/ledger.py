@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Counts the bytes really handed to the transport, per client, direction, kind and round."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Direction = Literal["up", "down"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One message: `bytes` is its length after sealing."""
+
+    round: int
+    client: str
+    direction: Direction
+    kind: str
+    bytes: int
+
+
+class Ledger:
+    """An append-only file of entries. A crash loses at most the line being written.
+
+    Args:
+        path: the file; entries that are there already count.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.round = 0
+        self.entries: list[Entry] = []
+        if path.exists():
+            whole = [line for line in path.read_text("utf-8").splitlines(keepends=True) if line.endswith("\n")]
+            self.entries = [Entry(**json.loads(line)) for line in whole]
+            path.write_text("".join(whole), "utf-8")
+
+    def add(self, client: str, direction: Direction, kind: str, size: int) -> None:
+        """Count one message of `size` bytes in the current round."""
+        entry = Entry(self.round, client, direction, kind, size)
+        self.entries.append(entry)
+        with open(self._path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(vars(entry)) + "\n")
+
+    def total(self, direction: Direction, rounds: Iterable[int] | None = None) -> dict[str, int]:
+        """Bytes by client in one direction, of all rounds or of some."""
+        chosen = None if rounds is None else set(rounds)
+        totals: dict[str, int] = {}
+        for entry in self.entries:
+            if entry.direction == direction and (chosen is None or entry.round in chosen):
+                totals[entry.client] = totals.get(entry.client, 0) + entry.bytes
+        return totals

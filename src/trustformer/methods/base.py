@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The seam between a method and the rest: two layouts and two functions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from trustformer.codec.weights import Weights
+from trustformer.message import Layout
+
+
+class Codec(Protocol):
+    """The client's half of an exchange; the enclave's half follows from the layouts alone."""
+
+    @property
+    def upload(self) -> Layout:
+        """Form of an update's body."""
+        ...
+
+    @property
+    def answer(self) -> Layout:
+        """Form of an aggregate's body."""
+        ...
+
+    def encode(self, weights: Weights, common: Weights, rng: np.random.Generator) -> bytes:
+        """Return the body of a client's update."""
+        ...
+
+    def adopt(self, weights: Weights, common: Weights, answer: bytes, own: bytes | None) -> tuple[Weights, Weights]:
+        """Return the client's weights and the common model after an exchange; `own` if it was part of it."""
+        ...
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to learn from several clients.
+
+    Attributes:
+        codec: what is exchanged; None for no exchange.
+        pooled: whether one client holds all data.
+        closing_exchanges: exchanges without training after the last round.
+    """
+
+    codec: Codec | None
+    pooled: bool = False
+    closing_exchanges: int = 0

@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Centroid exchange: Trustformer (arXiv 2501.11706), here on drifts.
+
+Variant `codebook`: blocks of consecutive entries of the drift are clustered; the centroids travel with their
+assignment codes, in both directions. Clusters of different clients need not correspond.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from trustformer.codec.drift import DriftCodec
+from trustformer.codec.weights import shared_layout
+from trustformer.message import Codebook, TensorSpec
+from trustformer.methods.base import Method
+from trustformer.methods.config import MethodConfig
+
+
+def build(config: MethodConfig, tensors: Sequence[TensorSpec]) -> Method:
+    """Return the centroid exchange of the config's variant."""
+    layout = shared_layout(tensors, Codebook(config.block, config.clusters))
+    return Method(DriftCodec(layout, layout), closing_exchanges=config.closing_exchanges)

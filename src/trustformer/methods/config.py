@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The `[method]` section of a config."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+
+class MethodConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What the federation exchanges.
+
+    Attributes:
+        name: `centroid` (this project), `fedavg`, `local` (no exchange), `centralized` (all data in one place).
+        variant: of `centroid`.
+        block: entries of a block that one code stands for; larger is fewer bytes and coarser.
+        clusters: centroids of a codebook, at most.
+        closing_exchanges: exchanges without training after the last round; each shrinks what keeps clients apart.
+    """
+
+    name: Literal["centroid", "fedavg", "local", "centralized"] = "centroid"
+    variant: Literal["codebook"] = "codebook"
+    block: Annotated[int, Meta(ge=1, le=1024)] = 8
+    clusters: Annotated[int, Meta(ge=1, le=65536)] = 256
+    closing_exchanges: Annotated[int, Meta(ge=0, le=16)] = 1

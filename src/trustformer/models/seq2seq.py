@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Encoder-decoder Transformers of the Marian family, from Hugging Face transformers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from msgspec import Meta, Struct
+from transformers import MarianConfig, MarianMTModel
+
+from trustformer.codec.weights import Weights
+from trustformer.data.batches import Batch
+from trustformer.data.tokenizer import EOS_ID, PAD_ID
+from trustformer.errors import ConfigError
+
+Model = Any
+"""A transformers model; the library ships no types that mypy can use."""
+
+PRESETS: dict[str, dict[str, int]] = {
+    # name: width, layers on each side, attention heads, feed-forward width
+    "tiny": {"d_model": 128, "layers": 2, "heads": 4, "ffn": 512},
+    "small": {"d_model": 256, "layers": 3, "heads": 4, "ffn": 768},
+    "base": {"d_model": 512, "layers": 6, "heads": 8, "ffn": 2048},
+}
+
+
+class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The `[model]` section of a config.
+
+    Attributes:
+        preset: `tiny` (1.4 M parameters at a vocabulary of 4,000), `small` (5.7 M), `base` (60 M at 32,000).
+        dropout: of embeddings and residual branches.
+        max_length: longest sequence in tokens; longer sentences are cut.
+    """
+
+    preset: Literal["tiny", "small", "base"] = "tiny"
+    dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.1
+    max_length: Annotated[int, Meta(ge=8, le=1024)] = 128
+
+
+def build_model(config: ModelConfig, vocab_size: int, seed: int) -> Model:
+    """Return a freshly initialised model; the same bits for the same arguments."""
+    size = PRESETS[config.preset]
+    sides = {
+        f"{side}_{key}": value
+        for side in ("encoder", "decoder")
+        for key, value in (
+            ("layers", size["layers"]),
+            ("attention_heads", size["heads"]),
+            ("ffn_dim", size["ffn"]),
+        )
+    }
+    architecture = MarianConfig(
+        vocab_size=vocab_size,
+        decoder_vocab_size=vocab_size,
+        d_model=size["d_model"],
+        **sides,
+        max_position_embeddings=config.max_length,
+        dropout=config.dropout,
+        attention_dropout=0.0,
+        activation_dropout=0.0,
+        activation_function="relu",
+        scale_embedding=True,
+        share_encoder_decoder_embeddings=True,
+        pad_token_id=PAD_ID,
+        eos_token_id=EOS_ID,
+        bos_token_id=None,
+        decoder_start_token_id=PAD_ID,
+        forced_eos_token_id=EOS_ID,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = MarianMTModel(architecture)
+    model.generation_config.update(max_length=config.max_length, num_beams=1, bad_words_ids=[[PAD_ID]])
+    return model
+
+
+def get_weights(model: Model) -> Weights:
+    """Return a copy of the trainable tensors; tied ones once, frozen ones (positions) not at all."""
+    return {
+        name: parameter.detach().to(torch.float32).cpu().numpy().copy()
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
+
+
+def set_weights(model: Model, weights: Weights) -> None:
+    """Copy weights into the model; raises `ConfigError` when they are another model's."""
+    parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if parameters.keys() != weights.keys():
+        odd = sorted(parameters.keys() ^ weights.keys())[0]
+        raise ConfigError(f"the weights are of another model: {odd!r} is in one and not in the other")
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(torch.from_numpy(np.ascontiguousarray(weights[name])))
+
+
+def save_model(model: Model, folder: Path) -> None:
+    """Write config, generation config and safetensors weights, as `from_pretrained` reads them."""
+    model.save_pretrained(folder, safe_serialization=True)
+
+
+def load_model(folder: Path) -> Model:
+    """Read a model folder from disk; raises `ConfigError` if there is none."""
+    if not (folder / "config.json").is_file():
+        raise ConfigError(f"{folder} is not a model folder: it has no config.json")
+    return MarianMTModel.from_pretrained(folder, local_files_only=True)
+
+
+def logits_of(model: Model, batch: Batch) -> torch.Tensor:
+    """Return logits (B, T, vocabulary) of the target given the source; the decoder reads the target shifted right."""
+    start = torch.full_like(batch.target[:, :1], model.config.decoder_start_token_id)
+    logits: torch.Tensor = model(
+        input_ids=batch.source,
+        attention_mask=(batch.source != PAD_ID).long(),
+        decoder_input_ids=torch.cat([start, batch.target[:, :-1]], 1),
+        use_cache=False,
+    ).logits
+    return logits

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tables of results, for the terminal and as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+Result = dict[str, Any]
+
+COLUMNS = ("method", "BLEU", "chrF", "common BLEU", "bytes up", "bytes down", "fewer up", "fewer down")
+NOTE = "BLEU and chrF: mean over the clients' models on the test set. Bytes: per client and round, as sent, sealed."
+
+
+def rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
+    """One row a method, in order of appearance; runs of several seeds as mean ± sample standard deviation."""
+    groups: dict[str, list[Result]] = {}
+    for result in results:
+        groups.setdefault(label(result), []).append(result)
+    return [_row(name, group) for name, group in groups.items()]
+
+
+def label(result: Result) -> str:
+    """Name of a row: the method, and what distinguishes its variants."""
+    if result["method"] != "centroid":
+        return str(result["method"])
+    parts = dict(part.split(":", 1) for part in result["signature"].split("|")[1:4])
+    return f"centroid {result['variant']} d={parts['d']} K={parts['K']}"
+
+
+def _row(name: str, group: Sequence[Result]) -> tuple[str, ...]:
+    scores = [_spread([result[key] for result in group]) for key in ("bleu", "chrf", "bleu_common")]
+    sizes = [_bytes([result[f"bytes_{way}_per_client_round"] for result in group]) for way in ("up", "down")]
+    factors = [_factor([result[f"compression_{way}"] for result in group]) for way in ("up", "down")]
+    seeds = f" ({len(group)} seeds)" if len(group) > 1 else ""
+    return (name + seeds, *scores, *sizes, *factors)
+
+
+def _spread(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return "-"
+    text = f"{np.mean(known):.1f}"
+    return f"{text} ± {np.std(known, ddof=1):.1f}" if len(known) > 1 else text
+
+
+def _bytes(values: Sequence[float]) -> str:
+    mean = float(np.mean(values))
+    return f"{mean:,.0f}" if mean else "0"
+
+
+def _factor(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return f"{np.mean(known):.1f}x" if known else "-"
+
+
+def title(results: Sequence[Result]) -> str:
+    """What was translated, and that a synthetic corpus is one."""
+    first = results[0]
+    kind = " - SYNTHETIC sentences" if first["synthetic"] else ""
+    return f"{first['data']}{kind}, {first['test_pairs']:,} test pairs, {first['parameters']:,} parameters"
+
+
+def results_table(results: Sequence[Result]) -> Table:
+    """Return the table for a terminal."""
+    table = Table(title=title(results), caption=NOTE, title_justify="left", caption_justify="left")
+    for column in COLUMNS:
+        table.add_column(column, justify="left" if column == "method" else "right", no_wrap=column == "method")
+    for row in rows(results):
+        table.add_row(*row)
+    return table
+
+
+def markdown_table(results: Sequence[Result]) -> str:
+    """Return the table as Markdown, with every run's signature below it."""
+    lines = [f"| {' | '.join(COLUMNS)} |", "|" + "|".join([" --- "] + [" ---: "] * (len(COLUMNS) - 1)) + "|"]
+    lines += [f"| {' | '.join(row)} |" for row in rows(results)]
+    signatures = [f"    {result['signature']}" for result in results]
+    scored = f"    sacreBLEU {results[0]['sacrebleu_signature']}"
+    return "\n".join([f"{title(results)}.", "", *lines, "", NOTE, "", *signatures, scored, ""])
