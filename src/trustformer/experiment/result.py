@@ -42,6 +42,8 @@ def make_result(
 ) -> dict[str, Any]:
     """Translate and score the test set with every client's model and the common one; return `result.json`."""
     test = prepared.corpus.test[: config.evaluation.test_pairs or None]
+    sides = "".join(f"{pair.source}\t{pair.target}\n" for pair in test)
+    directory.write("translations/source.tsv", sides.encode())
     scored = {
         client.id: _evaluate(client.id, client.state.weights, test, config, prepared, directory, reporter)
         for client in clients

@@ -10,11 +10,14 @@ import numpy as np
 import torch
 from msgspec import Meta, Struct
 from transformers import MarianConfig, MarianMTModel
+from transformers.utils import logging as transformers_logging
 
 from trustformer.codec.weights import Weights
 from trustformer.data.batches import Batch
 from trustformer.data.tokenizer import EOS_ID, PAD_ID
 from trustformer.errors import ConfigError
+
+transformers_logging.disable_progress_bar()  # its bars would cut through ours
 
 Model = Any
 """A transformers model; the library ships no types that mypy can use."""

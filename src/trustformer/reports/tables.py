@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,11 @@ from rich.table import Table
 
 Result = dict[str, Any]
 
-COLUMNS = ("method", "BLEU", "chrF", "common BLEU", "bytes up", "bytes down", "fewer up", "fewer down")
-NOTE = "BLEU and chrF: mean over the clients' models on the test set. Bytes: per client and round, as sent, sealed."
+COLUMNS = ("method", "BLEU", "chrF", "G BLEU", "kB up", "kB down", "up", "down")
+NOTE = (
+    "BLEU, chrF: mean over the clients' own models on the test set; G: the common model. kB: sent per client and "
+    "round, sealed, as counted. Last two columns: how many times fewer bytes than dense fp32 weights."
+)
 
 
 def rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
@@ -49,7 +53,7 @@ def _spread(values: Sequence[float | None]) -> str:
 
 def _bytes(values: Sequence[float]) -> str:
     mean = float(np.mean(values))
-    return f"{mean:,.0f}" if mean else "0"
+    return f"{mean / 1000:,.1f}" if mean else "0"
 
 
 def _factor(values: Sequence[float | None]) -> str:
@@ -81,3 +85,24 @@ def markdown_table(results: Sequence[Result]) -> str:
     signatures = [f"    {result['signature']}" for result in results]
     scored = f"    sacreBLEU {results[0]['sacrebleu_signature']}"
     return "\n".join([f"{title(results)}.", "", *lines, "", NOTE, "", *signatures, scored, ""])
+
+
+def samples_table(results: Sequence[Result], runs: Sequence[Path], count: int = 3) -> Table:
+    """Return `count` test sentences, spread over the test set, with what each method's first client made of them."""
+    table = Table(title="Sample translations (first client of each run)", title_justify="left", show_lines=True)
+    for column in ("", *(f"sentence {number}" for number in range(1, count + 1))):
+        table.add_column(column, ratio=None if not column else 1)
+    lines = {}
+    for result, run in zip(results, runs, strict=True):
+        if label(result) not in lines:
+            folder = run / "translations"
+            first = min(path for path in folder.glob("*.txt") if path.stem != "common")
+            lines[label(result)] = first.read_text("utf-8").splitlines()
+    sources = (runs[0] / "translations" / "source.tsv").read_text("utf-8").splitlines()
+    chosen = [(2 * index + 1) * len(sources) // (2 * count) for index in range(count)]
+    pairs = [sources[index].split("\t") for index in chosen]
+    table.add_row("source", *(pair[0] for pair in pairs))
+    table.add_row("reference", *(pair[1] for pair in pairs))
+    for name, translations in lines.items():
+        table.add_row(name, *(translations[index] for index in chosen))
+    return table

@@ -40,9 +40,9 @@ class TrainConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     """
 
     local_epochs: Annotated[int, Meta(ge=1, le=1000)] = 1
-    learning_rate: Annotated[float, Meta(gt=0, le=1)] = 4e-3
-    warmup_steps: Annotated[int, Meta(ge=1)] = 200
-    batch_tokens: Annotated[int, Meta(ge=16)] = 1024
+    learning_rate: Annotated[float, Meta(gt=0, le=1)] = 3e-3
+    warmup_steps: Annotated[int, Meta(ge=1)] = 300
+    batch_tokens: Annotated[int, Meta(ge=16)] = 512
     label_smoothing: Annotated[float, Meta(ge=0, lt=1)] = 0.1
     weight_decay: Annotated[float, Meta(ge=0, le=1)] = 0.01
     clip_norm: Annotated[float, Meta(gt=0)] = 1.0
