@@ -17,7 +17,7 @@ import dcap_qvl
 
 from trustformer.attestation.bundle import Collateral, Dated, dated_certificates, parse_collateral
 from trustformer.attestation.claims import Claims, read_claims
-from trustformer.attestation.diagnosis import dates, diagnose
+from trustformer.attestation.diagnosis import dates, diagnose, platform_match
 from trustformer.attestation.errors import BadQuote, Refusal
 from trustformer.attestation.parsing import Certificate, Malformed, parse_chain
 from trustformer.attestation.pck import Pck, parse_pck
@@ -156,7 +156,10 @@ def _verify_under(parsed: Parsed, root: Certificate, now: int) -> Claims:
         raise BadQuote(
             f"the quote does not verify: {error}", got=str(error), expected="a quote that verifies"
         ) from error
-    # A second reading of the dates: acceptance must not rest on one library's idea of which of them count.
+    # Acceptance must not rest on one library's idea of which dates count; and it does not compare PCE ids.
+    if parsed.quote.report is not None:
+        for refusal in platform_match(parsed.collateral, parsed.pck):
+            raise refusal
     for refusal in dates(parsed.dated(), now):
         raise refusal
     try:

@@ -2,7 +2,7 @@
 """Why a quote was refused: the verification once more, step by step, for the sake of the error's class.
 
 dcap-qvl decides; it raises one error type for everything. After it has refused, the steps below are taken in
-order and the first that does not hold names the class. Nothing is ever accepted here.
+order and the first that does not hold names the class. Nothing is accepted here that it did not accept.
 
 Source: Intel "SGX ECDSA Quote Verification", steps of sgx_qv_verify_quote.
 """
@@ -41,6 +41,7 @@ from trustformer.attestation.pck import Pck
 from trustformer.attestation.quote import FLAG_DEBUG, SIGNED_BYTES, Quote, SignatureData, parse_report
 
 CLOCK_HINT = "or the clock of this machine is wrong"
+FORGED_HINT = "the quote was damaged or forged; ask for a new one"
 REVOKED_HINT = "do not use this machine; ask its operator"
 
 
@@ -59,7 +60,7 @@ def diagnose(
     yield from _revocation(collateral, chain)
     if quote.signed_by is None or quote.report is None:
         return
-    yield from _platform_match(collateral, platform)
+    yield from platform_match(collateral, platform)
     yield from _quote_signatures(quote, quote.signed_by, chain[0])
     yield from _quoting_enclave(quote.signed_by, collateral)
     yield from _platform_level(collateral, platform)
@@ -157,10 +158,9 @@ def verify_p256(key: ec.EllipticCurvePublicKey, signature: bytes, data: bytes) -
 
 
 def _revocation(collateral: Collateral, chain: tuple[Certificate, ...]) -> Iterator[Refusal]:
-    by_pck_ca, by_root = collateral.pck_crl.revoked, collateral.root_crl.revoked
-    revoked = [one for one in chain[:1] if one.serial in by_pck_ca]
+    revoked = [one for one in chain[:1] if one.serial in collateral.pck_crl.revoked]
     issued_by_root = (*chain[1:], *collateral.certificates)
-    revoked += [one for one in issued_by_root if one.serial in by_root]
+    revoked += [one for one in issued_by_root if one.serial in collateral.root_crl.revoked]
     for one in revoked:
         yield Revoked(
             f"the certificate {one.name!r} is revoked",
@@ -170,7 +170,8 @@ def _revocation(collateral: Collateral, chain: tuple[Certificate, ...]) -> Itera
         )
 
 
-def _platform_match(collateral: Collateral, platform: Pck) -> Iterator[Refusal]:
+def platform_match(collateral: Collateral, platform: Pck) -> Iterator[Refusal]:
+    """Yield what shows that the collateral was made for another platform."""
     info, identity = collateral.tcb_info, collateral.qe_identity
     if info.id != "SGX" or identity.id != "QE":
         got = f"{info.id} and {identity.id}"
@@ -197,8 +198,7 @@ def _quote_signatures(quote: Quote, by: SignatureData, leaf: Certificate) -> Ite
 
 
 def _bad_signature(message: str) -> BadQuote:
-    hint = "the quote was damaged or forged; ask for a new one"
-    return BadQuote(message, hint, got="a wrong signature", expected="a signature over these bytes")
+    return BadQuote(message, FORGED_HINT, got="a wrong signature", expected="a signature over these bytes")
 
 
 def _quoting_enclave(by: SignatureData, collateral: Collateral) -> Iterator[Refusal]:
