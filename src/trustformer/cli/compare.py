@@ -31,7 +31,9 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     parser.add_argument("configs", nargs="+", type=Path, metavar="CONFIG.toml")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the runs and the table go")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key in all configs")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override one key in all configs"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[], metavar="N", help="default: the configs' seed")
     parser.add_argument("--jobs", type=int, metavar="N", help="runs at a time (default: one a core, at most 2)")
     parser.add_argument("--json", action="store_true", help="print the results as JSON on stdout")

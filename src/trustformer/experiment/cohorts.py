@@ -47,7 +47,7 @@ def make_cohorts(config: Config, clients: Sequence[str], rounds: int) -> list[Co
 
 
 def _replayed(path: Path, clients: set[str], rounds: int) -> list[Cohort]:
-    cohorts = []
+    cohorts: list[Cohort] = []
     try:
         for line in path.read_text("utf-8").splitlines():
             record = json.loads(line)
@@ -56,7 +56,9 @@ def _replayed(path: Path, clients: set[str], rounds: int) -> list[Cohort]:
                 raise ConfigError(f"{path}: round {len(cohorts) + 1} names a client that is not in this run")
             cohorts.append(cohort)
     except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise ConfigError(f"clients.cohorts: {path} cannot be read: {error}", "give another run's rounds.jsonl") from None
+        raise ConfigError(
+            f"clients.cohorts: {path} cannot be read: {error}", "give another run's rounds.jsonl"
+        ) from None
     if len(cohorts) < rounds:
         raise ConfigError(f"clients.cohorts: {path} has {len(cohorts)} rounds, this run needs {rounds}")
     return cohorts[:rounds]

@@ -124,4 +124,3 @@ def _result(job: Job) -> dict[str, Any] | None:
 
 def _rounds_done(job: Job) -> int:
     return len(RunDirectory(job.out).rounds())
-

@@ -75,9 +75,7 @@ class RunDirectory:
             os.replace(temporary, target)
         except OSError as error:
             temporary.unlink(missing_ok=True)
-            raise TrustformerError(
-                f"{target} cannot be written: {error.strerror}", "free space and --resume"
-            ) from None
+            raise TrustformerError(f"{target} cannot be written: {error.strerror}", "free space and --resume") from None
 
     def write_json(self, name: str, value: object) -> None:
         """Replace a JSON file."""

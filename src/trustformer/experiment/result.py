@@ -18,7 +18,7 @@ from trustformer.experiment.prepare import Prepared
 from trustformer.experiment.record import RunDirectory
 from trustformer.experiment.reporter import Reporter
 from trustformer.federation.client import Client
-from trustformer.federation.ledger import Ledger
+from trustformer.federation.ledger import Direction, Ledger
 from trustformer.models.seq2seq import save_model, set_weights
 
 
@@ -80,7 +80,7 @@ def make_result(
 def signature(config: Config, prepared: Prepared) -> str:
     """One line that identifies a run, beside sacreBLEU's own."""
     method = config.method
-    name = method.name
+    name: str = method.name
     if name == "centroid":
         name = f"{name}.{method.variant}|d:{method.block}|K:{method.clusters}|closing:{method.closing_exchanges}"
     clients = config.clients
@@ -124,8 +124,9 @@ def _bytes(prepared: Prepared, ledger: Ledger, directory: RunDirectory) -> dict[
     taken_part = sum(len(record["present"]) for record in directory.rounds() if record["training"])
     dense = 4 * sum(values.size for values in prepared.start.values())
     numbers: dict[str, Any] = {}
-    for direction in ("up", "down"):
-        total = sum(ledger.total(direction).values())  # type: ignore[arg-type]
+    directions: tuple[Direction, ...] = ("up", "down")
+    for direction in directions:
+        total = sum(ledger.total(direction).values())
         mean = total / taken_part
         numbers[f"bytes_{direction}_per_client_round"] = round(mean, 1) if total else 0
         numbers[f"bytes_{direction}_total"] = total

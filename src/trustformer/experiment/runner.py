@@ -106,7 +106,9 @@ def _announce(config: Config, prepared: Prepared, directory: RunDirectory, repor
     sizes = ", ".join(f"{len(examples):,}" for examples in prepared.clients.values())
     parameters = sum(values.size for values in prepared.start.values())
     reporter.note(f"data     {corpus.name}; pairs of each client: {sizes}")
-    reporter.note(f"model    {config.model.preset}, {parameters:,} parameters, vocabulary {prepared.tokenizer.vocab_size:,}")
+    reporter.note(
+        f"model    {config.model.preset}, {parameters:,} parameters, vocabulary {prepared.tokenizer.vocab_size:,}"
+    )
     if prepared.method.codec is not None:
         reporter.note("enclave  in this process, NOT verified: nothing attests what combines the updates")
     reporter.note(f"record   {directory.path}")
@@ -189,9 +191,7 @@ def _terms(
     return terms
 
 
-def _round(
-    number: int, config: Config, cohort: Cohort, federation: Federation, reporter: Reporter
-) -> dict[str, Any]:
+def _round(number: int, config: Config, cohort: Cohort, federation: Federation, reporter: Reporter) -> dict[str, Any]:
     started = time.perf_counter()
     clients, host, ledger = federation.clients, federation.host, federation.ledger
     ledger.round = number
@@ -261,4 +261,3 @@ def _line(record: dict[str, Any], rounds: int, exchanges: bool) -> str:
         up, down = (sum(record[key].values()) / present / 1000 for key in ("bytes_up", "bytes_down"))
         text += f"  {len(record['present'])} clients, {up:,.0f} kB up, {down:,.0f} kB down each"
     return f"{text}  {record['seconds']['round']:.1f} s"
-
