@@ -120,12 +120,12 @@ class Welcome(Wire):
     """The keys of this boot of the enclave and where the run stands.
 
     `round` is the last one closed; `attempt` counts tries at the next; `common_digest` is that of the G which
-    most clients at `round` hold, zero while none has said so. `evidence_hash` is the digest of the
-    evidence beside this message, zero where none was asked for.
+    most clients at `round` hold, zero while none has said so. A quote beside this message binds both keys, `cfg`
+    and the client's nonce; the host may attach the collateral that verifies it.
     """
 
     LABEL = "tfl/1 welcome"
-    KINDS = ("id16", "b32", "b32", "b32", "int", "int", "b32", "b32", "b32", "b32")
+    KINDS = ("id16", "b32", "b32", "b32", "int", "int", "b32", "b32", "b32")
     boot_id: bytes
     recipient: bytes
     signer: bytes
@@ -135,7 +135,6 @@ class Welcome(Wire):
     manifest_hash: bytes
     common_digest: bytes
     nonce: bytes
-    evidence_hash: bytes
 
 
 @dataclass(frozen=True)

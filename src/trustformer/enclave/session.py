@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable
 
 import numpy as np
 
 from trustformer.aggregation import WeightedMean
+from trustformer.attestation.evidence import Attester, Binding
 from trustformer.enclave.config import RunConfig
 from trustformer.enclave.protocol import (
     NO_HASH,
@@ -36,6 +36,7 @@ from trustformer.errors import MessageError, ProtocolError, SealError
 from trustformer.message import Aggregate, Update, digest, enc
 from trustformer.secure.identity import Identity, verify
 from trustformer.secure.sealing import (
+    SUITE_NAME,
     RecipientKey,
     decrypt_chunks,
     encrypt_chunks,
@@ -45,8 +46,6 @@ from trustformer.secure.sealing import (
 )
 from trustformer.vq import body_size, decode, encode
 
-Evidence = Callable[[bytes], bytes]
-"""Evidence bytes for: enc(client id, nonce, recipient key, signer key, boot id)."""
 KEPT_ROUNDS = 1024
 """Round keys kept for clients that catch up."""
 
@@ -57,12 +56,12 @@ class Enclave:
     Args:
         config: the run's terms.
         store: the state that outlives a boot.
-        evidence: makes attestation evidence that binds this boot's keys to a client's nonce.
+        attester: quotes the keys of this boot for each client.
     """
 
-    def __init__(self, config: RunConfig, store: StateStore, evidence: Evidence | None = None) -> None:
+    def __init__(self, config: RunConfig, store: StateStore, attester: Attester) -> None:
         config.check()
-        self._config, self._store, self._evidence = config, store, evidence
+        self._config, self._store, self._attester = config, store, attester
         self._cfg = config.digest
         self.boot_id = os.urandom(16)
         self._recipient, self._signer = RecipientKey(), Identity.generate()
@@ -109,10 +108,7 @@ class Enclave:
         signed_body(request, self._config.key_of(hello.client_id), "hello")
         self._claims[hello.client_id] = hello
         self._check_history(hello)
-        evidence = b""
-        if self._evidence is not None and hello.boot_id != self.boot_id:
-            keys = (self._recipient.public, self._signer.public, self.boot_id)
-            evidence = self._evidence(enc(hello.client_id, hello.nonce, *keys))
+        evidence = b"" if hello.boot_id == self.boot_id else self._evidence(hello)
         welcome = Welcome(
             boot_id=self.boot_id,
             recipient=self._recipient.public,
@@ -123,9 +119,22 @@ class Enclave:
             manifest_hash=self._hash,
             common_digest=self._expected_common(),
             nonce=hello.nonce,
-            evidence_hash=digest(evidence) if evidence else NO_HASH,
         )
         return enc(sign(welcome.to_bytes(), self._signer), evidence)
+
+    def _evidence(self, hello: Hello) -> bytes:
+        binding = Binding(
+            suite=SUITE_NAME,
+            run_id=hello.run_id,
+            boot_id=self.boot_id,
+            pk_e=self._recipient.public,
+            vk_e=self._signer.public,
+            cfg=self._cfg,
+            client_id=hello.client_id,
+            nonce=hello.nonce,
+        )
+        evidence = self._attester.evidence(binding.report_data())
+        return enc(evidence.kind, evidence.quote, evidence.collateral or b"")
 
     def _check_history(self, hello: Hello) -> None:
         """A client that saw more than this boot remembers: go on from what a quorum holds, with s = 0."""

@@ -71,7 +71,7 @@ def make_result(
         "sacrebleu_signature": first["bleu_signature"],
         "chrf_signature": first["chrf_signature"],
         "signature": signature(config, prepared),
-        "attestation": "none" if prepared.method.codec is not None else None,
+        "attestation": "simulated" if prepared.method.codec is not None else None,
         "weights_digest": {client.id: weights_digest(client.state.weights).hex() for client in clients},
         "common_digest": weights_digest(newest.state.common).hex() if newest.state.common else None,
     }

@@ -3,10 +3,8 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,39 +12,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from trustformer.codec.weights import Weights, weights_digest
-from trustformer.data.batches import to_examples
+from trustformer.attestation.simulated import BANNER
+from trustformer.codec.weights import Weights
+from trustformer.data.batches import Example, to_examples
 from trustformer.data.tokenizer import Tokenizer
-from trustformer.enclave.config import RunConfig
-from trustformer.enclave.session import Enclave
-from trustformer.enclave.state import StateStore
-from trustformer.errors import ConfigError
 from trustformer.evaluation.translation import negative_log_likelihood
 from trustformer.experiment.cohorts import make_cohorts
 from trustformer.experiment.config import Config
+from trustformer.experiment.parties import Federation, assemble
 from trustformer.experiment.prepare import Prepared, prepare
 from trustformer.experiment.record import RunDirectory, environment
 from trustformer.experiment.reporter import Reporter
 from trustformer.experiment.result import make_result, save_models
-from trustformer.federation.channel import Channel
 from trustformer.federation.client import Client
-from trustformer.federation.host import Host
-from trustformer.federation.ledger import Ledger
 from trustformer.federation.round import Cohort, run_round
-from trustformer.federation.store import ClientStore
-from trustformer.methods import Codec
 from trustformer.models.seq2seq import set_weights
-from trustformer.secure.identity import Identity
-from trustformer.training import LocalTrainer
-
-
-@dataclass(frozen=True)
-class Federation:
-    """The parties of a run in one process; `host` is None where nothing is exchanged."""
-
-    clients: list[Client]
-    host: Host | None
-    ledger: Ledger
 
 
 def run(config: Config, out: Path, reporter: Reporter, *, resume: bool = False) -> dict[str, Any]:
@@ -110,85 +90,8 @@ def _announce(config: Config, prepared: Prepared, directory: RunDirectory, repor
         f"model    {config.model.preset}, {parameters:,} parameters, vocabulary {prepared.tokenizer.vocab_size:,}"
     )
     if prepared.method.codec is not None:
-        reporter.note("enclave  in this process, NOT verified: nothing attests what combines the updates")
+        reporter.note(BANNER)
     reporter.note(f"record   {directory.path}")
-
-
-def assemble(config: Config, prepared: Prepared, directory: RunDirectory, rounds: int) -> Federation:
-    """Build or take up clients, enclave and host from a run directory."""
-    trainer = LocalTrainer(prepared.model, config.train)
-    ledger = Ledger(directory.path / "ledger.jsonl")
-    folders = {client: directory.path / "clients" / client for client in prepared.clients}
-    codec, host, terms, identities = prepared.method.codec, None, None, {}
-    if codec is not None:
-        identities = {client: _identity(folder) for client, folder in folders.items()}
-        terms = _terms(config, prepared, codec, identities, directory, rounds)
-        enclave = Enclave(terms, StateStore(directory.path / "enclave", terms.digest))
-        host = Host(enclave, directory.path / "host", ledger)
-    clients = []
-    for index, (client, examples) in enumerate(prepared.clients.items()):
-        channel = None
-        if host is not None and terms is not None:
-            channel = Channel(client, identities[client], terms, host.link(client))
-        clients.append(
-            Client(
-                *(client, index, examples),
-                trainer=trainer,
-                store=ClientStore(folders[client]),
-                start=prepared.start,
-                codec=codec,
-                channel=channel,
-                seed=config.seed,
-                max_lag=config.clients.max_lag,
-            )
-        )
-    return Federation(clients, host, ledger)
-
-
-def _identity(folder: Path) -> Identity:
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "identity.key"
-    if path.exists():
-        return Identity.load(path)
-    identity = Identity.generate()
-    identity.save(path)
-    return identity
-
-
-def _terms(
-    config: Config,
-    prepared: Prepared,
-    codec: Codec,
-    identities: dict[str, Identity],
-    directory: RunDirectory,
-    rounds: int,
-) -> RunConfig:
-    """The terms every client agreed to: written once, then the same for the whole run."""
-    path = directory.path / "terms.bin"
-    if path.exists():
-        terms = RunConfig.from_bytes(path.read_bytes())
-        if terms.experiment != prepared.digest:
-            raise ConfigError(
-                f"{directory.path}: data, tokenizer or model are not those this run began with",
-                "restore the files, or start a new run",
-            )
-        return terms
-    terms = RunConfig(
-        run_id=os.urandom(16),
-        provider="none",
-        experiment=prepared.digest,
-        common_digest=weights_digest(prepared.start),
-        roster=tuple(sorted((client, identity.public) for client, identity in identities.items())),
-        min_clients=config.min_clients,
-        max_share_ppm=round(config.clients.max_share * 1e6),
-        rounds=rounds,
-        seed=config.seed,
-        upload=codec.upload,
-        answer=codec.answer,
-    )
-    terms.check()
-    directory.write("terms.bin", terms.to_bytes())
-    return terms
 
 
 def _round(number: int, config: Config, cohort: Cohort, federation: Federation, reporter: Reporter) -> dict[str, Any]:
@@ -233,7 +136,9 @@ def _round(number: int, config: Config, cohort: Cohort, federation: Federation, 
     }
 
 
-def _valid_nll(prepared: Prepared, clients: Sequence[Client], valid: Any, reporter: Reporter) -> dict[str, float]:
+def _valid_nll(
+    prepared: Prepared, clients: Sequence[Client], valid: Sequence[Example], reporter: Reporter
+) -> dict[str, float]:
     """Nats per token of every client's model, and of the common one where there is one."""
 
     def nll(who: str, weights: Weights) -> float:

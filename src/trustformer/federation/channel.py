@@ -4,9 +4,21 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol, cast
 
+from trustformer.attestation.errors import Refusal
+from trustformer.attestation.evidence import Binding, Evidence, Kind
+from trustformer.attestation.handshake import (
+    VerificationRecord,
+    appraise,
+    check_config,
+    check_progress,
+    check_signature,
+)
+from trustformer.attestation.policy import Policy
 from trustformer.enclave.config import RunConfig
 from trustformer.enclave.protocol import (
     MAX_MESSAGE,
@@ -28,6 +40,7 @@ from trustformer.federation.host import Link, split_kept
 from trustformer.message import Aggregate, Reader, Update, digest
 from trustformer.secure.identity import Identity
 from trustformer.secure.sealing import (
+    SUITE_NAME,
     RecipientKey,
     decrypt_chunks,
     encrypt_chunks,
@@ -47,6 +60,18 @@ class Position:
     common_digest: bytes
 
 
+class Journal(Protocol):
+    """Keeps what a third party needs to verify a run again."""
+
+    def verification(self, client_id: str, record: VerificationRecord) -> None:
+        """Keep the record of one appraisal, accepted or refused."""
+        ...
+
+    def receipt(self, client_id: str, signed: bytes) -> None:
+        """Keep one receipt with its signature."""
+        ...
+
+
 class Channel:
     """One client's conversation with one enclave.
 
@@ -54,11 +79,16 @@ class Channel:
         client_id: as on the roster.
         identity: the client's signing key.
         config: the terms this client agreed to.
+        policy: what this client lets read its updates.
         link: carries the bytes.
+        journal: keeps verification records and receipts.
     """
 
-    def __init__(self, client_id: str, identity: Identity, config: RunConfig, link: Link) -> None:
-        self.client_id, self.identity, self.config, self.link = client_id, identity, config, link
+    def __init__(
+        self, client_id: str, identity: Identity, config: RunConfig, *, policy: Policy, link: Link, journal: Journal
+    ) -> None:
+        self.client_id, self.identity, self.config = client_id, identity, config
+        self.policy, self.link, self.journal = policy, link, journal
         self._welcome: Welcome | None = None
 
     @property
@@ -72,35 +102,62 @@ class Channel:
         """Say what this client holds; learn the enclave's keys and where the run stands.
 
         Raises:
-            ProtocolError: other terms than agreed, or a run that lies behind this client (rollback) or beside it.
-            MessageError, SealError: a reply that is malformed or not signed by the enclave.
+            AttestationError: of the class of the first check that failed: nothing was sent.
+            MessageError, SealError, ProtocolError: a reply that is malformed or not an answer to this hello.
         """
         known = self._welcome.boot_id if self._welcome else NO_BOOT
-        nonce = os.urandom(32)
         hello = Hello(
-            *(self.config.run_id, self.client_id, nonce, known),
+            *(self.config.run_id, self.client_id, os.urandom(32), known),
             *(position.round, position.manifest_hash, position.common_digest),
         )
         reader = Reader(self.link.hello(sign(hello.to_bytes(), self.identity)), "welcome")
-        signed, _evidence = reader.raw(limit=MAX_MESSAGE), reader.raw(limit=2 * MAX_MESSAGE)
+        signed, evidence = reader.raw(limit=MAX_MESSAGE), reader.raw(limit=2 * MAX_MESSAGE)
         reader.end()
-        welcome = Welcome.from_bytes(split_signed(signed, "welcome")[0])
-        signed_body(signed, welcome.signer, "welcome")
-        if self._welcome and welcome.boot_id == known and welcome.signer != self._welcome.signer:
-            raise SealError("welcome: another key for the boot that was verified")
-        if welcome.nonce != nonce:
+        body, signature = split_signed(signed, "welcome")
+        welcome = Welcome.from_bytes(body)
+        if welcome.nonce != hello.nonce:
             raise SealError("welcome: answers another hello")
-        if welcome.cfg != self.config.digest:
-            raise ProtocolError(
-                "welcome: the enclave runs under other terms than this client agreed to",
-                "compare roster, min_clients, rounds and layouts with the operator",
-            )
-        if welcome.round < position.round or (
-            welcome.round == position.round and welcome.manifest_hash != position.manifest_hash
-        ):
-            raise ProtocolError("welcome: the enclave's history is not the one this client took part in")
+        check_config(welcome.cfg, self.config.digest)
+        if self._welcome is None or welcome.boot_id != known:
+            self._verify(welcome, hello, evidence)
+        elif (welcome.signer, welcome.recipient) != (self._welcome.signer, self._welcome.recipient):
+            raise SealError("welcome: other keys for the boot that was verified")
+        check_signature(welcome.signer, signature, body)
+        check_progress(
+            round_=welcome.round,
+            manifest=welcome.manifest_hash,
+            stored_round=position.round,
+            stored_manifest=position.manifest_hash,
+        )
         self._welcome = welcome
         return welcome
+
+    def _verify(self, welcome: Welcome, hello: Hello, data: bytes) -> None:
+        """Appraise the evidence that binds a new boot's keys to this client's nonce; keep the record either way."""
+        reader = Reader(data, "evidence")
+        kind = reader.text()
+        quote, collateral = reader.raw(limit=MAX_MESSAGE), reader.raw(limit=MAX_MESSAGE + 1)
+        reader.end()
+        binding = Binding(
+            suite=SUITE_NAME,
+            run_id=self.config.run_id,
+            boot_id=welcome.boot_id,
+            pk_e=welcome.recipient,
+            vk_e=welcome.signer,
+            cfg=self.config.digest,
+            client_id=self.client_id,
+            nonce=hello.nonce,
+        )
+        if kind != self.config.provider:
+            raise ProtocolError(f"evidence of the provider {kind!r} where the run agreed on {self.config.provider!r}")
+        received = Evidence(cast(Kind, kind), quote, collateral or None)
+        try:
+            record = appraise(received, self.policy, int(time.time()), binding=binding)
+        except Refusal as refusal:
+            if isinstance(refusal.record, VerificationRecord):
+                self.journal.verification(self.client_id, refusal.record)
+            raise
+        self.journal.verification(self.client_id, record)
 
     def upload(self, update: Update) -> str:
         """Seal an update to the enclave and send it; return the receipt's status.
@@ -120,6 +177,7 @@ class Channel:
         sealed = SealedUpdate(header.to_bytes(), wrap, self.identity.sign(to_sign), chunks)
         reply = self.link.upload(sealed.to_bytes())
         receipt = Receipt.from_bytes(signed_body(reply, welcome.signer, "receipt"))
+        self.journal.receipt(self.client_id, reply)
         if (receipt.client_id, receipt.upload_digest) != (self.client_id, digest(to_sign)):
             raise SealError("receipt: is for another upload")
         return receipt.status

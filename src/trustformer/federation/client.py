@@ -15,12 +15,12 @@ import numpy as np
 
 from trustformer.codec.weights import Weights, weights_digest
 from trustformer.data.batches import Example
+from trustformer.enclave.protocol import Manifest
 from trustformer.errors import ProtocolError, TrustformerError
 from trustformer.federation.channel import Channel, Position
 from trustformer.federation.common import CommonReply, CommonRequest
 from trustformer.federation.store import ClientState, ClientStore
 from trustformer.message import Aggregate, Update
-from trustformer.enclave.protocol import Manifest
 from trustformer.methods import Codec
 from trustformer.training import LocalTrainer
 

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parties of a run in one process, built new or taken up from its directory."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from trustformer.attestation.handshake import VerificationRecord
+from trustformer.attestation.policy import Policy
+from trustformer.attestation.simulated import SimulatedAttester
+from trustformer.codec.weights import weights_digest
+from trustformer.enclave.config import RunConfig
+from trustformer.enclave.measurement import simulated_measurement
+from trustformer.enclave.session import Enclave
+from trustformer.enclave.state import StateStore
+from trustformer.errors import ConfigError
+from trustformer.experiment.config import Config
+from trustformer.experiment.prepare import Prepared
+from trustformer.experiment.record import RunDirectory
+from trustformer.federation.channel import Channel
+from trustformer.federation.client import Client
+from trustformer.federation.host import Host
+from trustformer.federation.ledger import Ledger
+from trustformer.federation.store import ClientStore
+from trustformer.methods import Codec
+from trustformer.secure.identity import Identity
+from trustformer.training import LocalTrainer
+
+
+@dataclass(frozen=True)
+class Federation:
+    """The parties of a run; `host` is None where nothing is exchanged."""
+
+    clients: list[Client]
+    host: Host | None
+    ledger: Ledger
+
+
+class RunJournal:
+    """Keeps verification records in `attestation.json` and receipts in `receipts.jsonl`."""
+
+    def __init__(self, directory: RunDirectory) -> None:
+        self._directory = directory
+        path = directory.path / "attestation.json"
+        self._records = json.loads(path.read_text("utf-8"))["verifications"] if path.exists() else []
+
+    def verification(self, client_id: str, record: VerificationRecord) -> None:
+        """Add one appraisal."""
+        self._records.append({"client": client_id, **record.to_dict()})
+        self._directory.write_json("attestation.json", {"verifications": self._records})
+
+    def receipt(self, client_id: str, signed: bytes) -> None:
+        """Add one signed receipt."""
+        line = json.dumps({"client": client_id, "receipt": base64.b64encode(signed).decode()})
+        with open(self._directory.path / "receipts.jsonl", "a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+
+def assemble(config: Config, prepared: Prepared, directory: RunDirectory, rounds: int) -> Federation:
+    """Build or take up clients, enclave and host from a run directory."""
+    ledger = Ledger(directory.path / "ledger.jsonl")
+    folders = {client: directory.path / "clients" / client for client in prepared.clients}
+    codec, host, channel_of = prepared.method.codec, None, None
+    if codec is not None:
+        identities = {client: _identity(folder) for client, folder in folders.items()}
+        terms = _terms(config, prepared, codec, identities, directory, rounds)
+        attester = _attester(directory)
+        enclave = Enclave(terms, StateStore(directory.path / "enclave", terms.digest), attester)
+        host = Host(enclave, directory.path / "host", ledger)
+        channel_of = _channels(terms, identities, host, directory, attester)
+    trainer = LocalTrainer(prepared.model, config.train)
+    clients = [
+        Client(
+            *(client, index, examples),
+            trainer=trainer,
+            store=ClientStore(folders[client]),
+            start=prepared.start,
+            codec=codec,
+            channel=channel_of(client) if channel_of else None,
+            seed=config.seed,
+            max_lag=config.clients.max_lag,
+        )
+        for index, (client, examples) in enumerate(prepared.clients.items())
+    ]
+    return Federation(clients, host, ledger)
+
+
+def _channels(
+    terms: RunConfig, identities: dict[str, Identity], host: Host, directory: RunDirectory, attester: SimulatedAttester
+) -> Callable[[str], Channel]:
+    journal = RunJournal(directory)
+    policy = _policy(directory, attester)
+
+    def channel(client: str) -> Channel:
+        return Channel(client, identities[client], terms, policy=policy, link=host.link(client), journal=journal)
+
+    return channel
+
+
+def _attester(directory: RunDirectory) -> SimulatedAttester:
+    folder, measurement = directory.path / "enclave" / "simulated", simulated_measurement()
+    if (folder / "mrenclave").exists():  # the last file `create` writes
+        return SimulatedAttester.load(folder, measurement=measurement)
+    for file in folder.glob("*"):
+        file.unlink()  # a crash in the middle of making a root that nobody has pinned yet
+    return SimulatedAttester.create(folder, measurement=measurement, now=int(time.time()))
+
+
+def _policy(directory: RunDirectory, attester: SimulatedAttester) -> Policy:
+    """The clients' policy: written when the run begins, and from then on what they insist on."""
+    path = directory.path / "policy.toml"
+    if not path.exists():
+        lines = [
+            "# What this run's clients let read their updates. SIMULATED: it proves nothing about hardware.",
+            "allow_simulated = true",
+            f'root_ca_sha256 = ["{attester.root_sha256}"]',
+            f'mrenclave = ["{attester.mrenclave.hex()}"]',
+        ]
+        directory.write("policy.toml", ("\n".join(lines) + "\n").encode())
+    return Policy.load(path)
+
+
+def _identity(folder: Path) -> Identity:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "identity.key"
+    if path.exists():
+        return Identity.load(path)
+    identity = Identity.generate()
+    identity.save(path)
+    return identity
+
+
+def _terms(
+    config: Config,
+    prepared: Prepared,
+    codec: Codec,
+    identities: dict[str, Identity],
+    directory: RunDirectory,
+    rounds: int,
+) -> RunConfig:
+    """The terms every client agreed to: written once, then the same for the whole run."""
+    path = directory.path / "terms.bin"
+    if path.exists():
+        terms = RunConfig.from_bytes(path.read_bytes())
+        if terms.experiment != prepared.digest:
+            raise ConfigError(
+                f"{directory.path}: data, tokenizer or model are not those this run began with",
+                "restore the files, or start a new run",
+            )
+        return terms
+    terms = RunConfig(
+        run_id=os.urandom(16),
+        provider=SimulatedAttester.kind,
+        experiment=prepared.digest,
+        common_digest=weights_digest(prepared.start),
+        roster=tuple(sorted((client, identity.public) for client, identity in identities.items())),
+        min_clients=config.min_clients,
+        max_share_ppm=round(config.clients.max_share * 1e6),
+        rounds=rounds,
+        seed=config.seed,
+        upload=codec.upload,
+        answer=codec.answer,
+    )
+    terms.check()
+    directory.write("terms.bin", terms.to_bytes())
+    return terms
