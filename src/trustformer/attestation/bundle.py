@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -30,58 +30,73 @@ FETCH_HINT = "fetch the collateral of this quote with `trustformer attest fetch`
 T = TypeVar("T")
 
 
+Byte = Annotated[int, msgspec.Meta(ge=0, le=2**8 - 1)]
+Short = Annotated[int, msgspec.Meta(ge=0, le=2**16 - 1)]
+Word = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
+Hex2 = Annotated[str, msgspec.Meta(pattern="^[0-9A-Fa-f]{4}$")]
+Hex4 = Annotated[str, msgspec.Meta(pattern="^[0-9A-Fa-f]{8}$")]
+Hex6 = Annotated[str, msgspec.Meta(pattern="^[0-9A-Fa-f]{12}$")]
+Hex16 = Annotated[str, msgspec.Meta(pattern="^[0-9A-Fa-f]{32}$")]
+Hex32 = Annotated[str, msgspec.Meta(pattern="^[0-9A-Fa-f]{64}$")]
+
+
 class _Svn(msgspec.Struct, frozen=True):
-    svn: int
+    svn: Byte
 
 
 class _PlatformTcb(msgspec.Struct, frozen=True):
-    sgxtcbcomponents: list[_Svn]
-    pcesvn: int
-
-
-class PlatformLevel(msgspec.Struct, frozen=True):
-    """One row of the TCB info: the least versions a platform needs to have this status."""
-
-    tcb: _PlatformTcb
-    tcbStatus: str  # noqa: N815 (Intel's spelling)
-
-
-class TcbInfo(msgspec.Struct, frozen=True):
-    """The part of a TCB info of version 3 that the checks need."""
-
-    id: str
-    version: int
-    issueDate: str  # noqa: N815
-    nextUpdate: str  # noqa: N815
-    fmspc: str
-    pceId: str  # noqa: N815
-    tcbLevels: list[PlatformLevel]  # noqa: N815
+    sgxtcbcomponents: Annotated[list[_Svn], msgspec.Meta(min_length=16, max_length=16)]
+    pcesvn: Short
 
 
 class _EnclaveTcb(msgspec.Struct, frozen=True):
-    isvsvn: int
+    isvsvn: Short
 
 
-class EnclaveLevel(msgspec.Struct, frozen=True):
+class _Level(msgspec.Struct, frozen=True, kw_only=True):
+    tcbDate: str  # noqa: N815
+    tcbStatus: str  # noqa: N815
+    advisoryIDs: list[str] = []  # noqa: N815
+
+
+class PlatformLevel(_Level, frozen=True, kw_only=True):
+    """One row of the TCB info: the least versions a platform needs to have this status."""
+
+    tcb: _PlatformTcb
+
+
+class EnclaveLevel(_Level, frozen=True, kw_only=True):
     """One row of the QE identity."""
 
     tcb: _EnclaveTcb
-    tcbStatus: str  # noqa: N815
 
 
-class QeIdentity(msgspec.Struct, frozen=True):
-    """The part of a QE identity of version 2 that the checks need."""
-
+class _Statement(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     version: int
     issueDate: str  # noqa: N815
     nextUpdate: str  # noqa: N815
-    miscselect: str
-    miscselectMask: str  # noqa: N815
-    attributes: str
-    attributesMask: str  # noqa: N815
-    mrsigner: str
-    isvprodid: int
+    tcbEvaluationDataNumber: Word  # noqa: N815
+
+
+class TcbInfo(_Statement, frozen=True, kw_only=True):
+    """The part of a TCB info of version 3 that the checks need."""
+
+    fmspc: Hex6
+    pceId: Hex2  # noqa: N815
+    tcbType: int  # noqa: N815
+    tcbLevels: list[PlatformLevel]  # noqa: N815
+
+
+class QeIdentity(_Statement, frozen=True, kw_only=True):
+    """The part of a QE identity of version 2 that the checks need."""
+
+    miscselect: Hex4
+    miscselectMask: Hex4  # noqa: N815
+    attributes: Hex16
+    attributesMask: Hex16  # noqa: N815
+    mrsigner: Hex32
+    isvprodid: Short
     tcbLevels: list[EnclaveLevel]  # noqa: N815
 
 
@@ -189,9 +204,6 @@ def _read(texts: Texts) -> Collateral:
     signatures = (texts.tcb_info_signature, texts.qe_identity_signature)
     if any(len(parse_hex(signature, "a signature")) != 64 for signature in signatures):
         raise Malformed("a signature of the collateral does not have 64 bytes")
-    tcb_info = _statement(texts.tcb_info, TcbInfo, "TCB info", 3)
-    if any(len(level.tcb.sgxtcbcomponents) != 16 for level in tcb_info.tcbLevels):
-        raise Malformed("the TCB info has a level without 16 components")
     collateral = Collateral(
         texts=texts,
         pck_crl_chain=parse_chain(texts.pck_crl_issuer_chain, "the chain of the PCK revocation list"),
@@ -199,10 +211,12 @@ def _read(texts: Texts) -> Collateral:
         qe_chain=parse_chain(texts.qe_identity_issuer_chain, "the chain of the QE identity"),
         root_crl=parse_crl(parse_hex(texts.root_ca_crl, "the root's CRL"), "the root's revocation list"),
         pck_crl=parse_crl(parse_hex(texts.pck_crl, "the PCK CRL"), "the PCK revocation list"),
-        tcb_info=tcb_info,
+        tcb_info=_statement(texts.tcb_info, TcbInfo, "TCB info", 3),
         qe_identity=_statement(texts.qe_identity, QeIdentity, "QE identity", 2),
     )
     collateral.dated()
+    for level in (*collateral.tcb_info.tcbLevels, *collateral.qe_identity.tcbLevels):
+        parse_time(level.tcbDate, "a TCB level")
     return collateral
 
 

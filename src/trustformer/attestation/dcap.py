@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Verification of a DCAP quote under a pinned root: signatures, dates and revocation, nothing else.
 
-`dcap-qvl` decides. It accepts any measurement, almost any TCB status and other TEEs: that is for the policy.
-What it refuses gets its error class from `diagnosis`; what it accepts is read again here and must agree.
+`dcap-qvl` verifies, and then `diagnosis` does so again; both must agree before anything is claimed. Neither looks
+at measurements, at most TCB statuses or for other TEEs: that is for the policy.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import dcap_qvl
 
 from trustformer.attestation.bundle import Collateral, Dated, dated_certificates, parse_collateral
 from trustformer.attestation.claims import Claims, read_claims
-from trustformer.attestation.diagnosis import dates, diagnose, platform_match
+from trustformer.attestation.diagnosis import diagnose
 from trustformer.attestation.errors import BadQuote, Refusal
 from trustformer.attestation.parsing import Certificate, Malformed, parse_chain
 from trustformer.attestation.pck import Pck, parse_pck
@@ -111,22 +111,20 @@ def verify(parsed: Parsed, roots: Iterable[Certificate], now: int) -> Claims:
         BadQuote, BadCollateral, Expired, NotYetValid, Revoked: why it does not verify.
         DebugEnclave, TcbStatus: dcap-qvl refuses these already here.
     """
-    candidates = sorted(roots, key=lambda root: root.der != parsed.chain[-1].der)
-    if not candidates:
-        raise BadQuote(
-            "the quote's certificate chain does not end at a pinned root",
-            "the machine that made this quote is not vouched for by a root the policy pins",
-            got=f"root {parsed.root_sha256}",
-            expected="a root with a pinned fingerprint",
-        )
-    refusal: Refusal | None = None
-    for root in candidates:
+    refusals: list[Refusal] = []
+    for root in sorted(roots, key=lambda root: root.der != parsed.chain[-1].der):
         try:
             return _verify_under(parsed, root, now)
         except Refusal as error:
-            refusal = refusal or error
-    assert refusal is not None
-    raise refusal
+            refusals.append(error)
+    if refusals:  # the first root tried is the one the chain ends in, so its answer is the telling one
+        raise refusals[0]
+    raise BadQuote(
+        "the quote's certificate chain does not end at a pinned root",
+        "the machine that made this quote is not vouched for by a root the policy pins",
+        got=f"root {parsed.root_sha256}",
+        expected="a root with a pinned fingerprint",
+    )
 
 
 def _verify_under(parsed: Parsed, root: Certificate, now: int) -> Claims:
@@ -148,20 +146,16 @@ def _verify_under(parsed: Parsed, root: Certificate, now: int) -> Claims:
         verifier = dcap_qvl.QuoteVerifier(root.der)
         return json.loads(verifier.verify_with_policy(parsed.quote.raw, collateral, now, policy).to_json())
 
+    verified, answer = None, ""
     try:
         verified = _guard(call)
     except _Refused as error:
-        for refusal in diagnose(parsed.quote, parsed.chain, parsed.pck, parsed.collateral, root, now):
-            raise refusal from error
-        raise BadQuote(
-            f"the quote does not verify: {error}", got=str(error), expected="a quote that verifies"
-        ) from error
-    # Acceptance must not rest on one library's idea of which dates count; and it does not compare PCE ids.
-    if parsed.quote.report is not None:
-        for refusal in platform_match(parsed.collateral, parsed.pck):
-            raise refusal
-    for refusal in dates(parsed.dated(), now):
+        answer = str(error)
+    for refusal in diagnose(parsed.quote, parsed.chain, parsed.pck, parsed.collateral, root, now):
         raise refusal
+    if verified is None:
+        message = f"the quote does not verify: {answer}"
+        raise BadQuote(message, got=answer, expected="a quote that verifies")
     try:
         return read_claims(
             parsed.quote, verified, dated=parsed.dated(), fmspc=parsed.pck.fmspc, root_sha256=fingerprint(root.der)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Why a quote was refused: the verification once more, step by step, for the sake of the error's class.
+"""The verification once more, step by step: to name what failed, and to agree with what was accepted.
 
-dcap-qvl decides; it raises one error type for everything. After it has refused, the steps below are taken in
-order and the first that does not hold names the class. Nothing is accepted here that it did not accept.
+dcap-qvl raises one error type for everything. After it has refused, the first step that does not hold names the
+class. After it has accepted, all steps must hold as well: two readings of the same bytes have to agree.
 
 Source: Intel "SGX ECDSA Quote Verification", steps of sgx_qv_verify_quote.
 """
@@ -24,7 +24,6 @@ from trustformer.attestation.bundle import (
     Dated,
     PlatformLevel,
     dated_certificates,
-    parse_hex,
 )
 from trustformer.attestation.errors import (
     BadCollateral,
@@ -36,7 +35,7 @@ from trustformer.attestation.errors import (
     Revoked,
     TcbStatus,
 )
-from trustformer.attestation.parsing import Certificate, Malformed, show_time
+from trustformer.attestation.parsing import Certificate, show_time
 from trustformer.attestation.pck import Pck
 from trustformer.attestation.quote import FLAG_DEBUG, SIGNED_BYTES, Quote, SignatureData, parse_report
 
@@ -60,7 +59,7 @@ def diagnose(
     yield from _revocation(collateral, chain)
     if quote.signed_by is None or quote.report is None:
         return
-    yield from platform_match(collateral, platform)
+    yield from _platform_match(collateral, platform)
     yield from _quote_signatures(quote, quote.signed_by, chain[0])
     yield from _quoting_enclave(quote.signed_by, collateral)
     yield from _platform_level(collateral, platform)
@@ -170,8 +169,7 @@ def _revocation(collateral: Collateral, chain: tuple[Certificate, ...]) -> Itera
         )
 
 
-def platform_match(collateral: Collateral, platform: Pck) -> Iterator[Refusal]:
-    """Yield what shows that the collateral was made for another platform."""
+def _platform_match(collateral: Collateral, platform: Pck) -> Iterator[Refusal]:
     info, identity = collateral.tcb_info, collateral.qe_identity
     if info.id != "SGX" or identity.id != "QE":
         got = f"{info.id} and {identity.id}"
@@ -203,15 +201,12 @@ def _bad_signature(message: str) -> BadQuote:
 
 def _quoting_enclave(by: SignatureData, collateral: Collateral) -> Iterator[Refusal]:
     report, identity = parse_report(by.qe_report), collateral.qe_identity
-    try:
-        masks = [(identity.attributesMask, identity.attributes, report.attributes)]
-        masks += [
-            (identity.miscselectMask, identity.miscselect, report.misc_select.to_bytes(4, "little")),
-            ("ff" * 32, identity.mrsigner, report.mrsigner),
-        ]
-        same = all(_masked(parse_hex(mask, "mask"), parse_hex(want, "value"), got) for mask, want, got in masks)
-    except Malformed:
-        same = False
+    misc = report.misc_select.to_bytes(4, "little")
+    same = (
+        _masked(identity.attributesMask, identity.attributes, report.attributes)
+        and _masked(identity.miscselectMask, identity.miscselect, misc)
+        and identity.mrsigner.lower() == report.mrsigner.hex()
+    )
     if report.flags & FLAG_DEBUG or not same or report.isv_prod_id != identity.isvprodid:
         yield BadQuote(
             "the quote was signed by something that is not the quoting enclave of the collateral",
@@ -223,10 +218,9 @@ def _quoting_enclave(by: SignatureData, collateral: Collateral) -> Iterator[Refu
     yield from _level("quoting enclave", f"ISVSVN {report.isv_svn}", reached[0].tcbStatus if reached else "")
 
 
-def _masked(mask: bytes, want: bytes, got: bytes) -> bool:
-    if not len(mask) == len(want) == len(got):
-        return False
-    return all(m & w == m & g for m, w, g in zip(mask, want, got, strict=True))
+def _masked(mask: str, want: str, got: bytes) -> bool:
+    bits = zip(bytes.fromhex(mask), bytes.fromhex(want), got, strict=True)
+    return all(m & w == m & g for m, w, g in bits)
 
 
 def _platform_level(collateral: Collateral, platform: Pck) -> Iterator[Refusal]:

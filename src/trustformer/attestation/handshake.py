@@ -150,7 +150,7 @@ def reappraise(record: VerificationRecord, policy: Policy) -> list[CheckResult]:
     """
     if record.policy != policy.digest.hex():
         raise MessageError("the record was made under another policy", "give the policy kept with the run")
-    expected = _read(record.binding).report_data() if record.binding else None
+    expected = None if record.binding is None else _read(record.binding).report_data()
     return policy.check(record.evidence(), now=record.time, expected_report_data=expected)
 
 

@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 Result = dict[str, Any]
 
-COLUMNS = ("method", "BLEU", "chrF", "G BLEU", "kB up", "kB down", "up", "down")
+COLUMNS = ("method", "BLEU", "chrF", "BLEU of G", "kB up", "kB down", "fewer bytes")
 NOTE = (
-    "BLEU, chrF: mean over the clients' own models on the test set; G: the common model. kB: sent per client and "
-    "round, sealed, as counted. Last two columns: how many times fewer bytes than dense fp32 weights."
+    "BLEU, chrF: mean over the clients' own models on the test set; G: the common model. kB: sent by and to a client "
+    "in a round, sealed, as counted. Fewer bytes: against dense fp32 weights, up / down."
 )
 
 
@@ -28,19 +29,19 @@ def rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
 
 
 def label(result: Result) -> str:
-    """Name of a row: the method, and what distinguishes its variants."""
+    """Name of a row: the method, and for the centroid exchange its variant and what sets its bytes."""
     if result["method"] != "centroid":
         return str(result["method"])
-    parts = dict(part.split(":", 1) for part in result["signature"].split("|")[1:4])
+    parts = dict(part.split(":", 1) for part in result["signature"].split("|") if ":" in part)
     return f"centroid {result['variant']} d={parts['d']} K={parts['K']}"
 
 
 def _row(name: str, group: Sequence[Result]) -> tuple[str, ...]:
     scores = [_spread([result[key] for result in group]) for key in ("bleu", "chrf", "bleu_common")]
-    sizes = [_bytes([result[f"bytes_{way}_per_client_round"] for result in group]) for way in ("up", "down")]
+    sizes = [_kilobytes([result[f"bytes_{way}_per_client_round"] for result in group]) for way in ("up", "down")]
     factors = [_factor([result[f"compression_{way}"] for result in group]) for way in ("up", "down")]
     seeds = f" ({len(group)} seeds)" if len(group) > 1 else ""
-    return (name + seeds, *scores, *sizes, *factors)
+    return (name + seeds, *scores, *sizes, " / ".join(factors) if factors[0] != "-" else "-")
 
 
 def _spread(values: Sequence[float | None]) -> str:
@@ -51,9 +52,8 @@ def _spread(values: Sequence[float | None]) -> str:
     return f"{text} ± {np.std(known, ddof=1):.1f}" if len(known) > 1 else text
 
 
-def _bytes(values: Sequence[float]) -> str:
-    mean = float(np.mean(values))
-    return f"{mean / 1000:,.1f}" if mean else "0"
+def _kilobytes(values: Sequence[float]) -> str:
+    return f"{np.mean(values) / 1000:,.0f}"
 
 
 def _factor(values: Sequence[float | None]) -> str:
@@ -70,9 +70,9 @@ def title(results: Sequence[Result]) -> str:
 
 def results_table(results: Sequence[Result]) -> Table:
     """Return the table for a terminal."""
-    table = Table(title=title(results), caption=NOTE, title_justify="left", caption_justify="left")
+    table = Table(title=title(results), caption=NOTE, title_justify="left", caption_justify="left", box=SIMPLE_HEAD)
     for column in COLUMNS:
-        table.add_column(column, justify="left" if column == "method" else "right", no_wrap=column == "method")
+        table.add_column(column, justify="left" if column == "method" else "right", no_wrap=True)
     for row in rows(results):
         table.add_row(*row)
     return table
