@@ -98,7 +98,9 @@ def test_synthetic(name: str, samples: Path, tmp_path: Path, cli: Callable[..., 
     else:
         assert (outcome.code, outcome.json["decision"]) == (3, "refused")
         assert outcome.json["failed"]["error"] == error_class(name) == type(outcome.error).__name__
-        assert outcome.error.hint or outcome.error.got
+        assert outcome.error.hint
+        assert outcome.error.got
+        assert outcome.error.expected
 
 
 LISTED = [name for name in BY_NAME if name.startswith("tcb_") and error_class(name) == "TcbStatus"]

@@ -84,7 +84,6 @@ class TcbInfo(_Statement, frozen=True, kw_only=True):
 
     fmspc: Hex6
     pceId: Hex2  # noqa: N815
-    tcbType: int  # noqa: N815
     tcbLevels: list[PlatformLevel]  # noqa: N815
 
 

@@ -113,13 +113,12 @@ def _enclave_mode(flags: int) -> Iterator[CheckResult]:
 
 def _identity(claims: Claims, policy: PolicyFile) -> Iterator[CheckResult]:
     """d: which program it is."""
-    hint = "if the operator released a new version, pin its signed release with `trustformer attest pin`"
     for name, value in (("mrenclave", claims.mrenclave), ("mrsigner", claims.mrsigner)):
         accepted = getattr(policy, name)
         if accepted is not None:
             message = f"{name.upper()} is not on the policy's list"
             listed = ", ".join(accepted)
-            yield _compare(Measurement, name, value in accepted, value, listed, message=message, hint=hint)
+            yield _compare(Measurement, name, value in accepted, value, listed, message=message)
     if policy.isv_prod_id is not None:
         same = claims.isv_prod_id == policy.isv_prod_id
         message = "ISVPRODID is not the policy's"

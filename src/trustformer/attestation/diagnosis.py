@@ -40,7 +40,6 @@ from trustformer.attestation.pck import Pck
 from trustformer.attestation.quote import FLAG_DEBUG, SIGNED_BYTES, Quote, SignatureData, parse_report
 
 CLOCK_HINT = "or the clock of this machine is wrong"
-FORGED_HINT = "the quote was damaged or forged; ask for a new one"
 REVOKED_HINT = "do not use this machine; ask its operator"
 
 
@@ -196,7 +195,7 @@ def _quote_signatures(quote: Quote, by: SignatureData, leaf: Certificate) -> Ite
 
 
 def _bad_signature(message: str) -> BadQuote:
-    return BadQuote(message, FORGED_HINT, got="a wrong signature", expected="a signature over these bytes")
+    return BadQuote(message, got="a wrong signature", expected="a signature over these bytes")
 
 
 def _quoting_enclave(by: SignatureData, collateral: Collateral) -> Iterator[Refusal]:

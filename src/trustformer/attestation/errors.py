@@ -24,16 +24,17 @@ class Refusal(AttestationError):  # noqa: N818 (a base of names the protocol fix
 
     Args:
         message: what was wrong; one sentence without a full stop.
-        hint: what to do about it.
+        hint: what to do about it; the class's usual one when empty.
         got: the value found, as text.
         expected: what the check wants, as text.
         check: letter of the check; the class's own when empty.
     """
 
     letter: ClassVar[str] = ""
+    usual_hint: ClassVar[str] = ""
 
     def __init__(self, message: str, hint: str = "", *, got: str = "", expected: str = "", check: str = "") -> None:
-        super().__init__(message, hint)
+        super().__init__(message, hint or self.usual_hint)
         self.check = check or self.letter
         self.got = got
         self.expected = expected
@@ -50,6 +51,7 @@ class BadQuote(Refusal):
     """The quote is malformed, or a signature on the way from the pinned root to the report is wrong."""
 
     letter = "b"
+    usual_hint = "the quote was damaged or forged, or is not one; ask for a new one"
 
 
 class BadCollateral(Refusal):
@@ -80,6 +82,7 @@ class WrongTee(Refusal):
     """A genuine quote of something that is not an SGX enclave with a version 3 quote."""
 
     letter = "c"
+    usual_hint = "ask the operator for a quote of the aggregator's SGX enclave"
 
 
 class DebugEnclave(Refusal):
@@ -98,6 +101,7 @@ class Measurement(Refusal):
     """MRENCLAVE, MRSIGNER, ISVPRODID or ISVSVN is not what the policy lists."""
 
     letter = "d"
+    usual_hint = "if the operator released a new version, pin its signed release with `trustformer attest pin`"
 
 
 class TcbStatus(Refusal):
@@ -122,6 +126,7 @@ class Platform(Refusal):
     """The platform's flags, PPID or FMSPC are not what the policy allows."""
 
     letter = "e"
+    usual_hint = "ask the operator which machine it is; or allow it in the policy, knowing what that means"
 
 
 class ReportData(Refusal):

@@ -105,10 +105,7 @@ def parse_quote(raw: bytes) -> Quote:
             got=f"{len(raw)} bytes, beginning {raw[:8].hex() or 'with nothing'}",
             expected="a version 3 quote with an ECDSA P-256 key",
         )
-    body = TDX_BODY_BYTES if tee_type == TEE_TDX else SGX_BODY_BYTES
-    if version == 5:  # says the type and the size of its body
-        body = 6 + _le(raw, HEADER_BYTES + 2, 4)
-    start = HEADER_BYTES + body + 4
+    start = HEADER_BYTES + _body_size(raw, version, tee_type) + 4
     expected = start + _le(raw, start - 4, 4)
     # Quotes of other TEEs are refused by the policy whatever follows them; real ones come padded.
     if len(raw) < expected or (version == 3 and len(raw) != expected):
@@ -123,6 +120,12 @@ def parse_quote(raw: bytes) -> Quote:
         return Quote(raw, version, tee_type, None, None)
     report = parse_report(raw[HEADER_BYTES:SIGNED_BYTES])
     return Quote(raw, version, tee_type, report, _signature_data(raw[start:]))
+
+
+def _body_size(raw: bytes, version: int, tee_type: int) -> int:
+    if version == 5:  # the body begins with its type and size
+        return 6 + _le(raw, HEADER_BYTES + 2, 4)
+    return TDX_BODY_BYTES if tee_type == TEE_TDX else SGX_BODY_BYTES
 
 
 def _signature_data(data: bytes) -> SignatureData:
