@@ -7,6 +7,8 @@ every sum below 2**62. At most three fp32 model sizes are held: the sum (two) an
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 
@@ -16,6 +18,8 @@ from trustformer.vq.coding import decode
 from trustformer.vq.kmeans import Array
 
 _STEPS = 2.0**28
+_SLICE = 2**16
+"""Entries worked on at a time, so that intermediate results stay small beside a model."""
 MAX_COHORT_EXAMPLES = 2**29
 
 
@@ -46,7 +50,9 @@ class WeightedMean:
             raise MessageError("update: the cohort claims more than 2**29 training examples together")
         tensors = decode(self._layout, body)
         for name, values in tensors.items():
-            self._sums[name] += num_examples * _fixed(values)
+            sums, flat = self._sums[name].reshape(-1), values.reshape(-1)
+            for part in _slices(flat.size):
+                sums[part] += num_examples * _fixed(flat[part])
         self._counts.append(num_examples)
         if num_examples > self._largest[0]:
             self._largest = (num_examples, body)
@@ -55,16 +61,25 @@ class WeightedMean:
         """Return the capped weighted mean, float32 tensors by name; needs at least one update."""
         total = sum(self._counts)
         count, body = self._largest
-        if len(self._counts) < 2 or count <= self._max_share * total:
-            return {name: (sums / (total * _STEPS)).astype(np.float32) for name, sums in self._sums.items()}
-        others = (1 - self._max_share) / (total - count)
-        dominant = decode(self._layout, body)
+        capped = len(self._counts) > 1 and count > self._max_share * total
+        others = (1 - self._max_share) / (total - count) if capped else 0.0
+        dominant = decode(self._layout, body) if capped else {}
         means = {}
         for name, sums in self._sums.items():
-            own = _fixed(dominant[name])
-            mean = (sums - count * own) * others + own * self._max_share
-            means[name] = (mean / _STEPS).astype(np.float32)
+            mean, flat = np.empty(sums.shape, np.float32), sums.reshape(-1)
+            for part in _slices(flat.size):
+                if capped:
+                    own = _fixed(dominant[name].reshape(-1)[part])
+                    exact = ((flat[part] - count * own) * others + own * self._max_share) / _STEPS
+                else:
+                    exact = flat[part] / (total * _STEPS)
+                mean.reshape(-1)[part] = exact
+            means[name] = mean
         return means
+
+
+def _slices(size: int) -> Iterator[slice]:
+    return (slice(at, at + _SLICE) for at in range(0, size, _SLICE))
 
 
 def _fixed(values: Array) -> npt.NDArray[np.int64]:

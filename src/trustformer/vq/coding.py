@@ -78,8 +78,7 @@ def decode(layout: Layout, body: bytes | memoryview) -> dict[str, Array]:
 def _check(spec: TensorSpec, values: npt.NDArray[np.floating]) -> None:
     if values.shape != spec.shape:
         raise MessageError(f"tensor {spec.name!r} has the shape {values.shape}, the layout says {spec.shape}")
-    largest = float(np.abs(values).max())
-    if not largest <= MAX_ABS:  # also true for NaN
+    if not (values.max() <= MAX_ABS and values.min() >= -MAX_ABS):  # also true for NaN
         raise MessageError(
             f"tensor {spec.name!r} holds NaN, infinity or an entry over {MAX_ABS:g}",
             "local training has probably diverged: lower train.learning_rate",
@@ -116,7 +115,6 @@ def _group_size(group: Group) -> int:
 def _encode_codebook(group: Group, coding: Codebook, tensors: Mapping[str, Array], rng: np.random.Generator) -> bytes:
     n_blocks, n_clusters, bits = _codebook_sizes(group, coding)
     X_ND = np.zeros((n_blocks, coding.block), np.float32)
-    weights_N = np.empty(n_blocks, np.float32)
     scales = np.empty(len(group.tensors), np.float32)
     at = 0
     for m, spec in enumerate(group.tensors):
@@ -125,11 +123,11 @@ def _encode_codebook(group: Group, coding: Codebook, tensors: Mapping[str, Array
         scales[m] = np.sqrt(np.mean(np.square(values, dtype=np.float64)))
         if scales[m] > 0:
             X_ND[rows].reshape(-1)[: spec.size] = values / scales[m]
-        weights_N[rows] = scales[m] ** 2
         at = rows.stop
-    largest = weights_N.max()
-    if largest > 0:  # relative weights: squared scales of tiny drifts would underflow
-        weights_N = (weights_N.astype(np.float64) / largest).astype(np.float32)
+    _, exponent = np.frexp(scales.max())
+    weights = np.ldexp(scales, -exponent) ** 2  # exact shift first: squared scales of tiny drifts would underflow
+    weights = (weights.astype(np.float64) / (weights.max() or 1)).astype(np.float32)
+    weights_N = np.repeat(weights, [_blocks_of(spec, coding.block) for spec in group.tensors])
     C_KD = kmeans(X_ND, n_clusters, rng, weights_N=weights_N)
     codes = assign(X_ND, C_KD)
     C_KD, _ = cluster_means(X_ND, codes, n_clusters, weights_N)
@@ -166,8 +164,10 @@ def _decode_codebook(group: Group, coding: Codebook, part: memoryview, tensors: 
 def _pack(codes: Codes, bits: int) -> bytes:
     if bits == 8:
         return codes.astype(np.uint8).tobytes()
-    shifts = np.arange(bits - 1, -1, -1)
-    return np.packbits(((codes[:, None] >> shifts) & 1).astype(np.uint8)).tobytes()
+    flags = np.empty((len(codes), bits), np.uint8)
+    for column in range(bits):  # a column at a time: all at once would take 8 bytes a bit
+        flags[:, column] = codes >> (bits - 1 - column) & 1
+    return np.packbits(flags).tobytes()
 
 
 def _unpack(data: memoryview, bits: int, count: int) -> Codes:
@@ -177,6 +177,8 @@ def _unpack(data: memoryview, bits: int, count: int) -> Codes:
     flags = np.unpackbits(raw)
     if flags[count * bits :].any():
         raise MessageError("body: the padding after the codes is not zero")
-    shifts = np.arange(bits - 1, -1, -1)
-    codes: Codes = (flags[: count * bits].reshape(count, bits).astype(np.int64) << shifts).sum(1)
+    codes = np.zeros(count, np.int64)
+    for column in flags[: count * bits].reshape(count, bits).T:
+        codes <<= 1
+        codes |= column
     return codes
