@@ -12,6 +12,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from trustformer.errors import SealError
 from trustformer.message import Reader, enc
 from trustformer.secure.identity import write_secret
 from trustformer.secure.sealing import KEY_SIZE, decrypt_at_rest, encrypt_at_rest
@@ -77,6 +78,11 @@ class StateStore:
         if not key_path.exists():
             write_secret(key_path, os.urandom(KEY_SIZE))
         self._key = key_path.read_bytes()
+        if len(self._key) != KEY_SIZE:  # left by a crash while it was written: anyone could guess it
+            raise SealError(
+                f"the sealing key {key_path} has {len(self._key)} bytes where {KEY_SIZE} are due",
+                "remove it, and the state beside it if there is one",
+            )
 
     def load(self) -> State | None:
         """Return the stored state, None where there is none; raises `SealError` if it was altered."""
