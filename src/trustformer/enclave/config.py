@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from trustformer.errors import ProtocolError
 from trustformer.message import Layout, Reader, digest, enc
-from trustformer.secure.sealing import SUITE_NAME
+from trustformer.secure.sealing import KEY_SIZE, SUITE_NAME
 
 MAX_ROSTER = 10_000
 
@@ -99,9 +99,13 @@ class RunConfig:
         clients = [client for client, _ in self.roster]
         if not clients or clients != sorted(set(clients)) or len(clients) > MAX_ROSTER:
             raise ProtocolError("the roster is empty, too long, unsorted or names a client twice")
+        keys = {key for _, key in self.roster}
+        if len(keys) < len(clients) or {len(key) for key in keys} != {KEY_SIZE}:
+            raise ProtocolError("the roster holds a key twice, or one that has not 32 bytes")
         if not 1 <= self.min_clients <= len(clients):
             raise ProtocolError(f"min_clients is {self.min_clients} with {len(clients)} clients on the roster")
         if not 500_000 <= self.max_share_ppm <= 1_000_000:
             raise ProtocolError(f"max_share is {self.max_share_ppm / 1e6:g}; it must be from 0.5 to 1")
-        if self.upload.tensors and [t.size for t in self.upload.tensors] != [t.size for t in self.answer.tensors]:
+        upload, answer = ({t.name: t.shape for t in layout.tensors} for layout in (self.upload, self.answer))
+        if upload != answer:
             raise ProtocolError("the layouts of upload and answer describe different tensors")
