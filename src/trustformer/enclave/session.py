@@ -44,7 +44,7 @@ from trustformer.secure.sealing import (
     sealed_length,
     wrap_key,
 )
-from trustformer.vq import body_size, decode, encode
+from trustformer.vq import MAX_ABS, Array, body_size, decode, encode
 
 KEPT_ROUNDS = 1024
 """Round keys kept for clients that catch up."""
@@ -229,8 +229,9 @@ class Enclave:
                 f"close: {count} updates in round {number}, {self._config.min_clients} are needed",
                 "nothing was released; the clients upload again under a new attempt",
             )
-        self._state = self._combine(number)
-        self._store.save(self._state)  # before anything leaves: a restart must not release a second result
+        state = self._combine(number)
+        self._store.save(state)  # before anything leaves: a restart must not release a second result
+        self._state = state
         self._residual_reset, self._attempt = False, 1
         self._open_round()
         assert self._state.released is not None
@@ -245,8 +246,7 @@ class Enclave:
             for spec in answer.tensors:
                 total[spec.name] += flat[at : at + spec.size].reshape(spec.shape)
                 at += spec.size
-        body = encode(answer, total, np.random.default_rng([self._config.seed, number]))
-        expressed = decode(answer, body)
+        body, expressed = self._express(total, number)
         residual = b"".join((total[spec.name] - expressed[spec.name]).tobytes() for spec in answer.tensors)
         round_key = new_content_key()
         sealed = encrypt_chunks(round_key, Aggregate(number, body).to_bytes())
@@ -264,6 +264,17 @@ class Enclave:
         )
         keys = (*self._state.keys, (manifest.hash, round_key))[-KEPT_ROUNDS:]
         return State(number, keys, residual, Released(sign(manifest.to_bytes(), self._signer), sealed))
+
+    def _express(self, total: dict[str, Array], number: int) -> tuple[bytes, dict[str, Array]]:
+        """Code the mean. What is too large to travel stays in s, so that no client can keep a round from closing."""
+        limit = MAX_ABS
+        while True:
+            within = {name: values.clip(-limit, limit) for name, values in total.items()}
+            try:
+                body = encode(self._config.answer, within, np.random.default_rng([self._config.seed, number]))
+                return body, decode(self._config.answer, body)
+            except MessageError:  # a centroid shared by tensors of different scales may overshoot
+                limit /= 2
 
     # ---- sync ----
 
