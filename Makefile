@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= runs/demo
 
-.PHONY: help setup check test demo clean
+.PHONY: help setup check test demo docs results clean
 
 help:
 	@echo "make demo    set up, then train local, fedavg and centroid on synthetic sentences and compare them"
@@ -32,6 +32,15 @@ check: setup
 	@$(BIN)/ruff check src tests
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+docs: setup
+	@$(BIN)/python -c "from trustformer.experiment.reference import config_reference as r; print(r(), end='')" > docs/config.md
+
+# The recorded comparison of the README: three seeds, two runs at a time, about an hour and a half on 2 cores.
+MULTI30K := benchmarks/configs/multi30k
+results: setup
+	@$(BIN)/trustformer compare $(MULTI30K)/local.toml $(MULTI30K)/fedavg.toml $(MULTI30K)/centroid.toml \
+		--seeds 1 2 3 --out runs/multi30k
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info
