@@ -60,7 +60,7 @@ allow_simulated = true
 
 @dataclass
 class Seeds:
-    """One accepted triple, from which all inputs are made, and the keys that sign it."""
+    """One accepted triple and the keys that sign it."""
 
     quote: bytes
     collateral: bytes
@@ -108,33 +108,26 @@ def mutate_bytes(data: bytes, rng: random.Random) -> bytes:
     changed = bytearray(data)
     for _ in range(rng.choice((1, 1, 1, 2, 4))):
         at, end = rng.randrange(len(changed) + 1), rng.randrange(1, 200)
-        kind = rng.randrange(9)
-        if kind == 0 and at < len(changed):
-            changed[at] ^= 1 << rng.randrange(8)
-        elif kind == 1 and at < len(changed):
-            changed[at] = rng.randrange(256)
-        elif kind == 2:
-            changed[at:at] = rng.randbytes(rng.choice((1, 1, 4, 64)))
-        elif kind == 3:
-            del changed[at : at + end]
-        elif kind == 4:
-            del changed[at:]
-        elif kind == 5:
-            changed[at:at] = changed[at : at + end]
-        elif kind == 6:
-            changed[at : at + 4] = rng.choice(EXTREMES)
-        elif kind == 7:
-            changed[at:at] = rng.choice(TOKENS) * rng.choice((1, 1, 3, 300))
-        else:
-            other = rng.randrange(len(changed) + 1)
-            changed[at : at + end] = changed[other : other + end]
+        other = rng.randrange(len(changed) + 1)
+        first, last, new = rng.choice(
+            [
+                (at, at + 1, bytes(byte ^ 1 << rng.randrange(8) for byte in changed[at : at + 1])),
+                (at, at + 1, rng.randbytes(1)),
+                (at, at, rng.randbytes(rng.choice((1, 4, 64)))),
+                (at, at + end, b""),
+                (at, len(changed), b""),
+                (at, at + 4, rng.choice(EXTREMES)),
+                (at, at, rng.choice(TOKENS) * rng.choice((1, 1, 3, 300))),
+                (at, at, bytes(changed[at : at + end])),
+                (at, at + end, bytes(changed[other : other + end])),
+            ]
+        )
+        changed[first:last] = new
     return bytes(changed)
 
 
 def mutate_quote(data: bytes, rng: random.Random) -> bytes:
     """Change a quote; half the time repair its outer length, so that what lies deeper is reached."""
-    if rng.random() < 0.02:
-        return rng.randbytes(rng.choice((0, 1, 48, 432, 436, 1000, 5000)))
     changed = bytearray(mutate_bytes(data, rng))
     if rng.random() < 0.5 and len(changed) > 436:
         changed[432:436] = (len(changed) - 436).to_bytes(4, "little")
@@ -206,28 +199,25 @@ def fuzz(inputs: int, seed: int) -> Tally:
     """Make `inputs` mutated triples, one part changed in each, and appraise them."""
     seeds, rng, tally = make_seeds(), random.Random(seed), Tally()
     good = Policy.parse(seeds.policy)
-    evidence = Evidence("simulated", seeds.quote, seeds.collateral)
-    good.check(evidence, now=NOW, expected_report_data=REPORT_DATA)
+    good.check(Evidence("simulated", seeds.quote, seeds.collateral), now=NOW, expected_report_data=REPORT_DATA)
     for _ in range(inputs):
-        target = rng.choice(sorted(MUTATORS))
-        data = MUTATORS[target](seeds, rng)
+        target, mutator = rng.choice(sorted(MUTATORS.items()))
+        data = mutator(seeds, rng)
         start = time.perf_counter()
         try:
             policy = Policy.parse(data) if target == "policy" else good
-            tried = Evidence(
-                "simulated" if rng.random() < 0.97 else "gramine-dcap",
-                data if target.startswith("quote") else seeds.quote,
-                data if target.startswith("collateral") else seeds.collateral,
-            )
+            quote = data if target.startswith("quote") else seeds.quote
+            collateral = data if target.startswith("collateral") else seeds.collateral
+            tried = Evidence("simulated" if rng.random() < 0.97 else "gramine-dcap", quote, collateral)
             policy.check(tried, now=NOW, expected_report_data=rng.choice((REPORT_DATA, None)))
             outcome = "accepted"
             other = tried.quote[:SIGNED_BYTES] != seeds.quote[:SIGNED_BYTES]
             tally.forged += other and target != "quote, signed"
         except (AttestationError, ConfigError) as error:
             outcome = type(error).__name__
+        except KeyboardInterrupt:
+            raise
         except BaseException as error:  # what must not happen is what is looked for
-            if isinstance(error, KeyboardInterrupt):
-                raise
             outcome = "RAW"
             if len(tally.raw) < 20:
                 tally.raw.append(f"{target}: {type(error).__name__}: {str(error)[:200]}")
@@ -238,20 +228,18 @@ def fuzz(inputs: int, seed: int) -> Tally:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--inputs", type=int, default=100_000)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=RESULT)
+    for name, default in {"--inputs": 100_000, "--seed": 1, "--out": RESULT}.items():
+        parser.add_argument(name, type=Path if default is RESULT else int, default=default)
     options = parser.parse_args()
     start = time.perf_counter()
     tally = fuzz(options.inputs, options.seed)
-    raw = sum(counts["RAW"] for counts in tally.outcomes.values())
     result = {
         "inputs": options.inputs,
         "seed": options.seed,
         "seconds": round(time.perf_counter() - start, 1),
         "slowest_ms": round(1000 * tally.slowest, 1),
         "outcomes": {name: dict(counts.most_common()) for name, counts in sorted(tally.outcomes.items())},
-        "raw_exceptions": raw,
+        "raw_exceptions": sum(counts["RAW"] for counts in tally.outcomes.values()),
         "raw_examples": tally.raw,
         "accepted_with_another_report": tally.forged,
         "versions": {name: version(name) for name in ("dcap-qvl", "cryptography", "msgspec")},
@@ -260,7 +248,7 @@ def main() -> int:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))
-    return 1 if raw or tally.forged else 0
+    return 1 if tally.raw or tally.forged else 0
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ def test_explain(files: list[object], cli: Callable[..., Any]) -> None:
     words = cli("explain", *files, *AT)
     assert words.code == 0
     plain = " ".join(words.out.split())
-    for text in (MRENCLAVE, "ACCEPTED", "physical access", "not checked report data"):
+    for text in (MRENCLAVE, "ACCEPTED", "physical access", "is simulated", "not checked report data"):
         assert text in plain
     unchecked = cli("explain", *files[:4])
     assert unchecked.code == 0

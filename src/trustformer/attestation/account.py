@@ -8,7 +8,7 @@ from typing import Any
 
 from trustformer.attestation.checks import REPORT_DATA_CHECK
 from trustformer.attestation.claims import Claims
-from trustformer.attestation.dcap import Parsed
+from trustformer.attestation.dcap import INTEL_ROOT_SHA256, Parsed
 from trustformer.attestation.parsing import show_time
 from trustformer.attestation.policy import Appraisal, Policy
 from trustformer.attestation.quote import FLAG_DEBUG, Report
@@ -71,6 +71,8 @@ def _describe_report(report: Report) -> Iterator[str]:
 
 def describe_claims(claims: Claims) -> Iterator[str]:
     """Yield sentences about what Intel, or the pinned root, says of the machine."""
+    if claims.root_sha256 != INTEL_ROOT_SHA256:
+        yield "The pinned root is not Intel's: this is simulated, and proves nothing about any hardware."
     yield f"TCB status {claims.tcb_status}. {STATUS.get(claims.tcb_status, 'Not a known status.')}"
     listed = ", ".join(claims.advisories)
     yield f"Security advisories that apply: {listed or 'none'}."

@@ -108,6 +108,8 @@ def run_check(args: argparse.Namespace) -> int:
 def run_explain(args: argparse.Namespace) -> int:
     """Print an account in words; raise the refusal, if a policy was given and refuses."""
     from rich.console import Console
+    from rich.padding import Padding
+    from rich.text import Text
 
     from trustformer.attestation import account
     from trustformer.attestation.dcap import parse
@@ -118,7 +120,7 @@ def run_explain(args: argparse.Namespace) -> int:
     def section(title: str, lines: Any) -> None:
         console.print(f"\n{title}", style="bold")
         for line in lines:
-            console.print(f"  {line}")
+            console.print(Padding(Text(line), (0, 0, 0, 2)))
 
     policy = Policy.load(args.policy) if args.policy else None
     evidence = _read_evidence(args, policy)
