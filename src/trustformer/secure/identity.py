@@ -56,9 +56,14 @@ def verify(public: bytes, signature: bytes, data: bytes, what: str) -> None:
 
 
 def write_secret(path: Path, secret: bytes) -> None:
-    """Create a file of mode 0600 holding `secret`; raises `FileExistsError` rather than overwrite."""
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    """Create a file of mode 0600 holding `secret`, whole or not at all; raises `FileExistsError` if it is there."""
+    if path.exists():
+        raise FileExistsError(f"{path} exists: a secret is never overwritten")
+    temporary = path.with_name(path.name + ".new")
+    temporary.unlink(missing_ok=True)  # of a crash
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(handle, "wb") as file:
         file.write(secret)
         file.flush()
         os.fsync(file.fileno())
+    os.replace(temporary, path)
