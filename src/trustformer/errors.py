@@ -7,6 +7,7 @@ TrustformerError
 ├── MessageError       bytes that are not what the run's layout says
 ├── SealError          a ciphertext or signature that does not open or verify
 ├── ProtocolError      a well-formed request at the wrong time: late, duplicate, wrong round
+│   └── RoundsGoneError    rounds that nobody can give any more one by one
 └── AttestationError   evidence that a policy refuses (exit code 3); one subclass per check
 
 Bytes from outside end in one of these, never in a ValueError. An error is one sentence saying what was
@@ -52,6 +53,10 @@ class SealError(TrustformerError):
 
 class ProtocolError(TrustformerError):
     """A well-formed request that the state of the run does not allow."""
+
+
+class RoundsGoneError(ProtocolError):
+    """The rounds a client missed cannot be had one by one; it needs the dense common model."""
 
 
 class AttestationError(TrustformerError):

@@ -32,7 +32,7 @@ from trustformer.enclave.protocol import (
     split_signed,
 )
 from trustformer.enclave.state import Released, State, StateStore
-from trustformer.errors import MessageError, ProtocolError, SealError
+from trustformer.errors import MessageError, ProtocolError, RoundsGoneError, SealError
 from trustformer.message import Aggregate, Update, digest, enc
 from trustformer.secure.identity import Identity, verify
 from trustformer.secure.sealing import (
@@ -283,7 +283,8 @@ class Enclave:
 
         Raises:
             MessageError, SealError: malformed, or not by the client it names.
-            ProtocolError: another run or boot, a history that is not this run's, or keys no longer here.
+            ProtocolError: another run or boot, or a history that is not this run's.
+            RoundsGoneError: the keys are no longer here.
         """
         body, _ = split_signed(request, "sync")
         ask = Sync.from_bytes(body)
@@ -296,7 +297,7 @@ class Enclave:
         entries = self._state.keys[len(self._state.keys) - missing :] if missing else ()
         before = NO_HASH if ask.round == 0 else self._hash_of(ask.round)
         if len(entries) < missing or any(key == NO_HASH for _, key in entries) or before is None:
-            raise ProtocolError(f"sync: the keys of the rounds after {ask.round} are gone", "take a dense G")
+            raise RoundsGoneError(f"sync: the keys of the rounds after {ask.round} are gone", "take a dense G")
         if before != ask.manifest_hash:
             raise ProtocolError(f"sync: the client holds another history of round {ask.round}")
         wrapped = tuple(

@@ -16,7 +16,7 @@ import numpy as np
 from trustformer.codec.weights import Weights, weights_digest
 from trustformer.data.batches import Example
 from trustformer.enclave.protocol import Manifest
-from trustformer.errors import ProtocolError, TrustformerError
+from trustformer.errors import ProtocolError, RoundsGoneError, TrustformerError
 from trustformer.federation.channel import Channel, Position
 from trustformer.federation.common import CommonReply, CommonRequest
 from trustformer.federation.store import ClientState, ClientStore
@@ -95,7 +95,7 @@ class Client:
         if welcome.round > self.state.round:
             try:
                 self.adopt()
-            except ProtocolError as error:
+            except RoundsGoneError as error:
                 raise BehindError(f"client {self.id} cannot catch up: {error.message}") from error
             self.channel.hello(self.position)
 

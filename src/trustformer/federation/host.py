@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from trustformer.enclave.session import Enclave
-from trustformer.errors import ProtocolError
+from trustformer.errors import RoundsGoneError
 from trustformer.federation.ledger import Ledger
 from trustformer.message import Reader, enc
 
@@ -74,12 +74,12 @@ class Host:
     def sync(self, request: bytes, after: int) -> bytes:
         """Relay a request for missed rounds and attach their manifests and sealed aggregates."""
         synced = self._enclave.sync(request)
-        if self.round > 0 and not self._path(self.round).exists():
-            self.close(self.round)  # a crash between release and keep: the enclave gives the same answer again
         kept = []
         for number in range(after + 1, self.round + 1):
+            if number == self.round and not self._path(number).exists():
+                self.close(number)  # a crash between release and keep: the enclave gives the same answer again
             if not self._path(number).exists():
-                raise ProtocolError(f"the host has lost the released data of round {number}")
+                raise RoundsGoneError(f"the host has lost the released data of round {number}", "take a dense G")
             kept.append(self._path(number).read_bytes())
         return enc(synced, *kept)
 

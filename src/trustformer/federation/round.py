@@ -51,18 +51,22 @@ def run_round(
     greet(present)
     for client in present:
         client.train(number, epochs=train, report=partial(report, client.id, "training"))
-    statuses = {}
-    for client in present:
-        if client.id not in cohort.late:
-            report(client.id, "sending", 0, 1)
-            statuses[client.id] = client.contribute()
+    statuses: dict[str, str] = {}
+
+    def send(client: Client) -> None:
+        report(client.id, "sending", 0, 1)
+        statuses[client.id] = client.contribute()
         if client.id in cohort.duplicate:
             client.contribute()
+
+    for client in present:
+        if client.id not in cohort.late:
+            send(client)
     if host.round < number:
         host.close(number)
     for client in present:
         if client.id in cohort.late:
-            statuses[client.id] = client.contribute()
+            send(client)
     for client in present:
         report(client.id, "adopting", 0, 1)
         client.adopt()
@@ -72,7 +76,8 @@ def run_round(
 def greet(clients: Sequence[Client]) -> None:
     """Let clients verify the enclave and catch up; those too far behind take G from one that is not.
 
-    A client is asked again when the enclave first needs to hear others (after a restart without its state).
+    A client is asked again when the enclave first needs to hear others (after a restart without its newest
+    state), and when the enclave has learned from others that it was behind.
     """
     waiting = list(clients)
     behind: list[Client] = []
@@ -88,7 +93,9 @@ def greet(clients: Sequence[Client]) -> None:
                 failure, again = error, [*again, client]
         if failure is not None and len(again) == len(waiting):
             raise failure
-        waiting = again
+        newest = max(client.channel.welcome.round for client in clients if client not in again)
+        stale = [c for c in clients if c not in (*again, *behind) and c.channel.welcome.round < newest]
+        waiting = [*again, *stale]
     current = [client for client in clients if client not in behind]
     if behind and not current:
         raise ProtocolError("every client present is too far behind to catch up", "wait for one that is up to date")
