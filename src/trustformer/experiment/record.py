@@ -46,12 +46,13 @@ class RunDirectory:
                     f"{path} holds a run of another config", f"compare with {stored}, or choose another --out"
                 )
             return directory
-        if path.exists() and any(path.iterdir()):
-            raise ConfigError(f"{path} is not empty and holds no run", "choose another --out")
         try:
             path.mkdir(parents=True, exist_ok=True)
+            others = [entry.name for entry in path.iterdir() if entry.name != "config.toml.new"]  # that of a crash
         except OSError as error:
-            raise ConfigError(f"{path} cannot be made: {error.strerror}") from None
+            raise ConfigError(f"{path} cannot be made: {error.strerror}", "choose another --out") from None
+        if others:
+            raise ConfigError(f"{path} is not empty and holds no run", "choose another --out")
         directory.write("config.toml", config.encode())
         return directory
 

@@ -74,8 +74,8 @@ def _prepare(config: Config, directory: RunDirectory) -> Prepared:
     stored = directory.path / "tokenizer.model"
     prepared = prepare(config, Tokenizer.load(stored) if stored.exists() else None)
     if not stored.exists():
-        directory.write("tokenizer.model", prepared.tokenizer.model)
         directory.write_json("environment.json", environment())
+        directory.write("tokenizer.model", prepared.tokenizer.model)
     return prepared
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,9 +36,11 @@ class Ledger:
         self.round = 0
         self.entries: list[Entry] = []
         if path.exists():
-            whole = [line for line in path.read_text("utf-8").splitlines(keepends=True) if line.endswith("\n")]
-            self.entries = [Entry(**json.loads(line)) for line in whole]
-            path.write_text("".join(whole), "utf-8")
+            data = path.read_bytes()
+            whole = data[: data.rfind(b"\n") + 1]
+            self.entries = [Entry(**json.loads(line)) for line in whole.splitlines()]
+            if len(whole) < len(data):
+                os.truncate(path, len(whole))
 
     def add(self, client: str, direction: Direction, kind: str, size: int) -> None:
         """Count one message of `size` bytes in the current round."""

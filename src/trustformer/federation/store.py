@@ -59,29 +59,11 @@ class ClientStore:
                 for key in file.keys():  # noqa: SIM118 - a safetensors handle is no mapping
                     kind, name = key.split("/", 1)
                     tensors[kind][name] = file.get_tensor(key)
-        except (SafetensorError, OSError, ValueError) as error:
+            return _state(tensors, meta)
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
             raise TrustformerError(
                 f"the client state {self.path} is damaged: {error}", "remove the run directory and start again"
             ) from None
-        pending = None
-        if "body" in tensors["pending"]:
-            pending = Update(
-                round=int(meta["trained"]),
-                common_digest=bytes.fromhex(meta["pending_common"]),
-                num_examples=int(meta["pending_examples"]),
-                salt=bytes.fromhex(meta["pending_salt"]),
-                body=tensors["pending"]["body"].tobytes(),
-            )
-        return ClientState(
-            weights=tensors["weights"],
-            common=tensors["common"],
-            optimizer=OptimizerState(int(meta["steps"]), tensors["first"], tensors["second"]),
-            round=int(meta["round"]),
-            manifest_hash=bytes.fromhex(meta["manifest_hash"]),
-            trained=int(meta["trained"]),
-            loss=float(meta["loss"]),
-            pending=pending,
-        )
 
     def save(self, state: ClientState) -> None:
         """Replace the stored state durably; after a crash either the old or the new one is there."""
@@ -97,10 +79,36 @@ class ClientStore:
             meta["pending_examples"] = str(state.pending.num_examples)
             meta["pending_salt"] = state.pending.salt.hex()
         temporary = self.path.with_suffix(".new")
-        save_file(dict(_entries(state)), temporary, meta)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, self.path)
+        try:
+            save_file(dict(_entries(state)), temporary, meta)
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, self.path)
+        except (SafetensorError, OSError) as error:
+            temporary.unlink(missing_ok=True)
+            raise TrustformerError(f"{self.path} cannot be written: {error}", "free space and --resume") from None
+
+
+def _state(tensors: dict[str, Weights], meta: dict[str, str]) -> ClientState:
+    pending = None
+    if "body" in tensors["pending"]:
+        pending = Update(
+            round=int(meta["trained"]),
+            common_digest=bytes.fromhex(meta["pending_common"]),
+            num_examples=int(meta["pending_examples"]),
+            salt=bytes.fromhex(meta["pending_salt"]),
+            body=tensors["pending"]["body"].tobytes(),
+        )
+    return ClientState(
+        weights=tensors["weights"],
+        common=tensors["common"],
+        optimizer=OptimizerState(int(meta["steps"]), tensors["first"], tensors["second"]),
+        round=int(meta["round"]),
+        manifest_hash=bytes.fromhex(meta["manifest_hash"]),
+        trained=int(meta["trained"]),
+        loss=float(meta["loss"]),
+        pending=pending,
+    )
 
 
 def _entries(state: ClientState) -> Iterator[tuple[str, np.ndarray]]:
