@@ -23,7 +23,7 @@ def make_cohorts(config: Config, clients: Sequence[str], rounds: int) -> list[Co
         ConfigError: a file of cohorts that is malformed, too short, or names unknown clients.
     """
     if config.clients.cohorts:
-        return _replayed(Path(config.clients.cohorts), set(clients), rounds)
+        return _replayed(Path(config.clients.cohorts), set(clients), rounds, config.min_clients)
     rng = np.random.default_rng([config.seed, 0xC0407])
     cohorts = []
     for _ in range(rounds):
@@ -46,14 +46,17 @@ def make_cohorts(config: Config, clients: Sequence[str], rounds: int) -> list[Co
     return cohorts
 
 
-def _replayed(path: Path, clients: set[str], rounds: int) -> list[Cohort]:
+def _replayed(path: Path, clients: set[str], rounds: int, least: int) -> list[Cohort]:
     cohorts: list[Cohort] = []
     try:
         for line in path.read_text("utf-8").splitlines():
             record = json.loads(line)
             cohort = Cohort(*(tuple(record.get(key, ())) for key in ("present", "late", "duplicate")))
-            if not set(cohort.present) <= clients:
-                raise ConfigError(f"{path}: round {len(cohorts) + 1} names a client that is not in this run")
+            here = f"clients.cohorts: {path}: round {len(cohorts) + 1}"
+            if not {*cohort.present, *cohort.late, *cohort.duplicate} <= clients:
+                raise ConfigError(f"{here} names a client that is not in this run", f"here are {sorted(clients)}")
+            if len(set(cohort.present) - set(cohort.late)) < least:
+                raise ConfigError(f"{here} has fewer than {least} clients on time", "lower clients.min_clients")
             cohorts.append(cohort)
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise ConfigError(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -15,12 +16,14 @@ from typing import Any
 import msgspec
 
 from trustformer.errors import ConfigError, TrustformerError
-from trustformer.experiment.config import Config
+from trustformer.experiment.config import Config, load_config
 from trustformer.experiment.record import RunDirectory
 from trustformer.experiment.reporter import Reporter
 
 _POLL = 0.5
 """Seconds between looks at the processes."""
+_PATIENCE = 3.0
+"""Seconds a run gets to end by itself after an interrupt."""
 
 
 @dataclass
@@ -37,13 +40,27 @@ class Job:
         """Rounds of training; closing exchanges come on top."""
         return self.config.rounds
 
+    @property
+    def log(self) -> Path:
+        """What the run says."""
+        return self.out.with_name(self.out.name + ".log")
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """Result of the finished run, None before; raises `ConfigError` if it is that of another config."""
+        directory = RunDirectory(self.out)
+        result = directory.result()
+        if result is not None and load_config(directory.path / "config.toml") != self.config:
+            raise ConfigError(f"{self.out} holds a run of another config", "choose another --out, or remove it")
+        return result
+
     def start(self, config_file: Path) -> None:
         """Start the run; its lines go to `run.log` beside its record."""
         self.out.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "trustformer", "run", str(config_file), "--out", str(self.out), "--resume"]
         # One thread for numpy too: two runs side by side would otherwise fight for the cores.
         environment = os.environ | {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-        with open(self.out.with_suffix(".log"), "ab") as log:
+        with open(self.log, "ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment)
 
 
@@ -57,6 +74,8 @@ def plan(configs: Sequence[tuple[str, Config]], seeds: Sequence[int], out: Path)
     names = [name for name, _ in configs]
     if len(set(names)) < len(names):
         raise ConfigError("two configs have the same file name", "the name labels the run directory")
+    if len(set(seeds)) < len(seeds) or any(not 0 <= seed < 2**31 for seed in seeds):
+        raise ConfigError(f"--seeds {' '.join(map(str, seeds))}", "give different seeds from 0 to 2147483647")
     jobs = []
     for seed in seeds or [first.seed]:
         for name, config in configs:
@@ -71,7 +90,7 @@ def execute(jobs: Sequence[Job], parallel: int, reporter: Reporter) -> list[dict
     Raises:
         TrustformerError: a run failed; the others go on to their end first.
     """
-    waiting = [job for job in jobs if _result(job) is None]
+    waiting = [job for job in jobs if job.result is None]
     for job in jobs:
         if job not in waiting:
             reporter.note(f"{job.name}: finished before")
@@ -82,19 +101,19 @@ def execute(jobs: Sequence[Job], parallel: int, reporter: Reporter) -> list[dict
         while waiting or running:
             while waiting and len(running) < parallel:
                 job = waiting.pop(0)
-                config_file = job.out.with_suffix(".toml")
+                config_file = job.out.with_name(job.out.name + ".toml")
                 config_file.parent.mkdir(parents=True, exist_ok=True)
                 config_file.write_text(job.config.to_toml(), "utf-8")
                 job.start(config_file)
                 running.append(job)
-                reporter.note(f"{job.name}: started, log in {job.out.with_suffix('.log')}")
+                reporter.note(f"{job.name}: started, log in {job.log}")
             time.sleep(_POLL)
             for job in [job for job in running if job.process is not None and job.process.poll() is not None]:
                 running.remove(job)
-                result = _result(job)
+                result = job.result
                 if result is None:
                     failed.append(job)
-                    reporter.note(f"{job.name}: FAILED, see {job.out.with_suffix('.log')}")
+                    reporter.note(f"{job.name}: FAILED, see {job.log}")
                 else:
                     reporter.note(f"{job.name}: BLEU {result['bleu']:.1f} after {result['seconds']:,.0f} s")
             done = sum(min(_rounds_done(job), job.rounds) for job in jobs)
@@ -102,24 +121,28 @@ def execute(jobs: Sequence[Job], parallel: int, reporter: Reporter) -> list[dict
             reporter.progress(doing or "done", done, total, "rounds")
     except KeyboardInterrupt:
         for job in running:
-            if job.process is not None:
-                job.process.wait()  # the terminal interrupted them too; they save and end
+            _stop(job)
         raise
     if failed:
-        raise TrustformerError(
-            f"{failed[0].name} failed: {_last_error(failed[0])}", f"see {failed[0].out.with_suffix('.log')}"
-        )
-    return [result for job in jobs if (result := _result(job)) is not None]
+        raise TrustformerError(f"{failed[0].name} failed: {_last_error(failed[0])}", f"see {failed[0].log}")
+    return [result for job in jobs if (result := job.result) is not None]
+
+
+def _stop(job: Job) -> None:
+    """Wait for a run to save and end: a terminal has interrupted it too, anyone else has not."""
+    if job.process is None:
+        return
+    try:
+        job.process.wait(_PATIENCE)
+    except subprocess.TimeoutExpired:
+        job.process.send_signal(signal.SIGINT)
+        job.process.wait()
 
 
 def _last_error(job: Job) -> str:
-    lines = job.out.with_suffix(".log").read_text("utf-8", "replace").splitlines()
+    lines = job.log.read_text("utf-8", "replace").splitlines()
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     return errors[-1] if errors else "it ended without a result"
-
-
-def _result(job: Job) -> dict[str, Any] | None:
-    return RunDirectory(job.out).result()
 
 
 def _rounds_done(job: Job) -> int:

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -131,8 +133,21 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
         config = msgspec.convert(tree, Config)
     except msgspec.ValidationError as error:
         raise ConfigError(f"config: {_readable(error)}", "trustformer run --help lists the keys") from None
+    for key, value in _leaves(msgspec.to_builtins(config)):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"config: {key}: expected a finite number, got {value}")
+        if isinstance(value, str) and any(unicodedata.category(character) in ("Cc", "Cs") for character in value):
+            raise ConfigError(f"config: {key}: {value!r} holds a control character or is not UTF-8")
     _check(config)
     return config
+
+
+def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
 
 
 def _override(tree: dict[str, Any], override: str) -> None:

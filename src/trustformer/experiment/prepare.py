@@ -117,5 +117,8 @@ def _tokenizer(config: Config, public: tuple[Pair, ...]) -> Tokenizer:
         if path.name.endswith((".tsv", ".tsv.gz")):
             sentences = [side for pair in read_pairs(path)[0] for side in (pair.source, pair.target)]
         else:
-            sentences = path.read_text("utf-8").splitlines()
+            try:
+                sentences = path.read_text("utf-8").splitlines()
+            except UnicodeDecodeError as error:
+                raise DataError(f"{path} is not UTF-8: {error}", "tokenizer.train_on takes text or .tsv") from None
     return Tokenizer.train(sentences, settings.vocab_size)
