@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -20,6 +22,9 @@ examples:
 
 exit codes: 0 done, 1 failure, 2 usage or config, 3 attestation refused, 130 interrupted (state saved)
 """
+
+_FULL = "free space, then go on with --resume"
+_HINTS = {errno.ENOSPC: _FULL, errno.EDQUOT: _FULL, errno.EFBIG: _FULL}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,17 +44,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except TrustformerError as error:
-        if options.debug:
-            traceback.print_exc()
-        print(f"error: {error.message}", file=sys.stderr)
-        if error.hint:
-            print(f"hint: {error.hint}", file=sys.stderr)
+        _complain(error.message, error.hint, debug=options.debug)
         return error.exit_code
-    except BrokenPipeError:
+    except BrokenPipeError:  # whoever read the output has gone; nothing more is written, at exit neither
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        _complain(what, _HINTS.get(error.errno or 0, ""), debug=options.debug)
         return 1
     except KeyboardInterrupt:
         print("interrupted; what was done is saved", file=sys.stderr)
         return 130
+
+
+def _complain(message: str, hint: str, *, debug: bool) -> None:
+    if debug:
+        traceback.print_exc()
+    print(f"error: {message}", file=sys.stderr)
+    if hint:
+        print(f"hint: {hint}", file=sys.stderr)
 
 
 def _version() -> str:

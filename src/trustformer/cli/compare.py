@@ -41,6 +41,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 
 def _run(options: argparse.Namespace) -> int:
+    from trustformer.errors import ConfigError
     from trustformer.experiment.compare import execute, plan
     from trustformer.experiment.config import load_config
     from trustformer.experiment.record import RunDirectory
@@ -49,7 +50,9 @@ def _run(options: argparse.Namespace) -> int:
 
     configs = [(path.stem, load_config(path, options.set)) for path in options.configs]
     jobs = plan(configs, options.seeds, options.out)
-    parallel = options.jobs or min(2, os.cpu_count() or 1)
+    parallel = min(2, os.cpu_count() or 1) if options.jobs is None else options.jobs
+    if parallel < 1:
+        raise ConfigError(f"--jobs is {parallel}, it must be 1 or more")
     try:
         if sys.stderr.isatty():
             with RichReporter() as reporter:

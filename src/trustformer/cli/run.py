@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -57,9 +58,9 @@ def _run(options: argparse.Namespace) -> int:
     try:
         result = run_with_progress(config, out, resume=options.resume)
     except KeyboardInterrupt:
-        again = " ".join(f"--set {item}" for item in options.set)
-        source = f"{options.config} " if options.config else ""
-        print(f"\ninterrupted; state saved. Go on with:\n  trustformer run {source}{again} --out {out} --resume")
+        command = ["trustformer", "run", *([str(options.config)] if options.config else [])]
+        command += [*(part for item in options.set for part in ("--set", item)), "--out", str(out), "--resume"]
+        print(f"\ninterrupted; state saved. Go on with:\n  {shlex.join(command)}", file=sys.stderr)
         return 130
     if options.json:
         print(json.dumps(result, indent=2, ensure_ascii=False))

@@ -43,9 +43,18 @@ def _run(options: argparse.Namespace) -> int:
         size = 1
     else:
         size = 64  # lines read before the first answer: enough to batch, little enough to stream
-    while lines := [line.rstrip("\n") for line in islice(sys.stdin, size)]:
+    while lines := _read(size):
         filled = [line for line in lines if line.strip()]
         answers = iter(translate(model, tokenizer, filled, beams=options.beams) if filled else [])
         for line in lines:
             print(next(answers) if line.strip() else "", flush=True)
     return 0
+
+
+def _read(count: int) -> list[str]:
+    from trustformer.errors import DataError
+
+    try:
+        return [line.rstrip("\n") for line in islice(sys.stdin, count)]
+    except UnicodeDecodeError as error:
+        raise DataError(f"the input is not UTF-8: {error}", "convert it, for example with iconv") from None

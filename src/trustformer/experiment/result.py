@@ -8,10 +8,12 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 
 from trustformer.codec.weights import Weights, weights_digest
 from trustformer.data.batches import to_examples
 from trustformer.data.corpus import Pair
+from trustformer.errors import TrustformerError
 from trustformer.evaluation.translation import negative_log_likelihood, score, translate
 from trustformer.experiment.config import Config
 from trustformer.experiment.prepare import Prepared
@@ -25,11 +27,14 @@ from trustformer.models.seq2seq import save_model, set_weights
 def save_models(config: Config, prepared: Prepared, clients: Sequence[Client], directory: RunDirectory) -> None:
     """Write `model/`: the common model, or the first client's where there is none. `translate` loads it."""
     folder = directory.path / "model"
-    folder.mkdir(exist_ok=True)
     newest = max(clients, key=lambda client: client.state.round)
     set_weights(prepared.model, newest.state.common or clients[0].state.weights)
-    save_model(prepared.model, folder)
-    prepared.tokenizer.save(folder)
+    try:
+        folder.mkdir(exist_ok=True)
+        save_model(prepared.model, folder)
+        prepared.tokenizer.save(folder)
+    except (OSError, SafetensorError) as error:
+        raise TrustformerError(f"{folder} cannot be written: {error}", "free space and --resume") from None
 
 
 def make_result(

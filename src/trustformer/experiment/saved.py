@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Models of finished or interrupted runs."""
+"""Models of finished runs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from trustformer.data.tokenizer import Tokenizer
 from trustformer.errors import ConfigError
+from trustformer.experiment.record import RunDirectory
 from trustformer.federation.store import ClientStore
 from trustformer.models.seq2seq import Model, load_model, set_weights
 
@@ -23,7 +24,7 @@ def load_saved(path: Path, client: str | None = None) -> tuple[Model, Tokenizer]
     """
     is_run = (path / "config.toml").is_file()
     folder = path / "model" if is_run else path
-    if is_run and not (folder / "config.json").is_file():
+    if is_run and RunDirectory(path).result() is None:
         raise ConfigError(f"{path} has no model yet: the run is not finished", "go on with it: --resume")
     model = load_model(folder)
     tokenizer = Tokenizer.load(folder / "source.spm")
