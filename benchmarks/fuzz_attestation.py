@@ -42,7 +42,6 @@ EXTREMES = (b"\0\0\0\0", b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f", b"\1\0\0\0")
 STATEMENTS = ("tcb_info", "qe_identity")
 VALUES = (None, -1, 0, 2**31, 2**64, 1.5, "", "Revoked", "OutOfDate", "2026-99-99T00:00:00Z", [], {}, [{}], True)
 POLICY = """\
-# a policy with every key
 root_ca_sha256 = ["{root}"]
 mrenclave = ["{mrenclave}"]
 min_isv_svn = 1
@@ -50,11 +49,9 @@ isv_prod_id = 1
 tcb_status = ["UpToDate", "SWHardeningNeeded"]
 advisories = ["INTEL-SA-00615"]
 min_tcb_evaluation_data_number = 17
-allow_dynamic_platform = false
-allow_cached_keys = false
 allow_smt = true
 fmspc = ["00906ea10000"]
-allow_simulated = true
+allow_simulated = true  # a comment
 """
 
 
@@ -71,8 +68,6 @@ class Seeds:
 
 @dataclass
 class Tally:
-    """How inputs ended."""
-
     outcomes: dict[str, Counter[str]] = field(default_factory=dict)
     raw: list[str] = field(default_factory=list)
     forged: int = 0

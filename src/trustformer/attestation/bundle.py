@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
@@ -38,6 +38,17 @@ Hex4 = Annotated[str, msgspec.Meta(pattern="^[0-9A-Fa-f]{8}$")]
 Hex6 = Annotated[str, msgspec.Meta(pattern="^[0-9A-Fa-f]{12}$")]
 Hex16 = Annotated[str, msgspec.Meta(pattern="^[0-9A-Fa-f]{32}$")]
 Hex32 = Annotated[str, msgspec.Meta(pattern="^[0-9A-Fa-f]{64}$")]
+Status = Literal[
+    "UpToDate",
+    "SWHardeningNeeded",
+    "ConfigurationNeeded",
+    "ConfigurationAndSWHardeningNeeded",
+    "OutOfDate",
+    "OutOfDateConfigurationNeeded",
+    "Revoked",
+    "TDRelaunchAdvised",  # of TDX only, which the policy refuses
+    "TDRelaunchAdvisedConfigurationNeeded",
+]
 
 
 class _Svn(msgspec.Struct, frozen=True):
@@ -55,7 +66,7 @@ class _EnclaveTcb(msgspec.Struct, frozen=True):
 
 class _Level(msgspec.Struct, frozen=True, kw_only=True):
     tcbDate: str  # noqa: N815
-    tcbStatus: str  # noqa: N815
+    tcbStatus: Status  # noqa: N815
     advisoryIDs: list[str] = []  # noqa: N815
 
 
@@ -84,6 +95,7 @@ class TcbInfo(_Statement, frozen=True, kw_only=True):
 
     fmspc: Hex6
     pceId: Hex2  # noqa: N815
+    tcbType: Word  # noqa: N815
     tcbLevels: list[PlatformLevel]  # noqa: N815
 
 
