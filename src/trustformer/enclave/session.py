@@ -196,9 +196,7 @@ class Enclave:
         if known is not None and known[0] == upload_digest:
             return "accepted"
         try:
-            content_key = self._recipient.unwrap(upload.wrap, header.info)
-            payload = decrypt_chunks(content_key, upload.chunks, self._payload_length)
-            update = Update.from_bytes(payload, body_size(self._config.upload))
+            update = self._open(header, upload)
             if known is not None:
                 return "accepted" if known[1] == update.commitment else "duplicate"
             if update.round != header.round or update.common_digest != self._expected_common():
@@ -208,6 +206,11 @@ class Enclave:
             return "refused"
         self._accepted[header.client_id] = (upload_digest, update.commitment)
         return "accepted"
+
+    def _open(self, header: UploadHeader, upload: SealedUpdate) -> Update:
+        content_key = self._recipient.unwrap(upload.wrap, header.info)
+        payload = decrypt_chunks(content_key, upload.chunks, self._payload_length)
+        return Update.from_bytes(payload, body_size(self._config.upload))
 
     # ---- close ----
 
@@ -247,7 +250,10 @@ class Enclave:
                 total[spec.name] += flat[at : at + spec.size].reshape(spec.shape)
                 at += spec.size
         body, expressed = self._express(total, number)
-        residual = b"".join((total[spec.name] - expressed[spec.name]).tobytes() for spec in answer.tensors)
+        for name, values in expressed.items():
+            total[name] -= values
+        left = any(values.any() for values in total.values())
+        residual = b"".join(total[spec.name].data for spec in answer.tensors) if left else b""
         round_key = new_content_key()
         sealed = encrypt_chunks(round_key, Aggregate(number, body).to_bytes())
         manifest = Manifest(
@@ -269,7 +275,7 @@ class Enclave:
         """Code the mean. What is too large to travel stays in s, so that no client can keep a round from closing."""
         limit = MAX_ABS
         while True:
-            within = {name: values.clip(-limit, limit) for name, values in total.items()}
+            within = {name: _within(values, limit) for name, values in total.items()}
             try:
                 body = encode(self._config.answer, within, np.random.default_rng([self._config.seed, number]))
                 return body, decode(self._config.answer, body)
@@ -309,3 +315,7 @@ class Enclave:
     def _hash_of(self, number: int) -> bytes | None:
         index = len(self._state.keys) - 1 - (self._state.round - number)
         return self._state.keys[index][0] if index >= 0 else None
+
+
+def _within(values: Array, limit: float) -> Array:
+    return values if max(values.max(), -values.min()) <= limit else values.clip(-limit, limit)

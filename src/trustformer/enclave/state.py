@@ -15,7 +15,7 @@ from pathlib import Path
 from trustformer.errors import SealError
 from trustformer.message import Reader, enc
 from trustformer.secure.identity import write_secret
-from trustformer.secure.sealing import KEY_SIZE, decrypt_at_rest, encrypt_at_rest
+from trustformer.secure.sealing import KEY_SIZE, chunks_at_rest, decrypt_at_rest
 
 
 @dataclass(frozen=True)
@@ -92,10 +92,9 @@ class StateStore:
 
     def save(self, state: State) -> None:
         """Replace the stored state; after a crash either the old or the new one is there."""
-        sealed = encrypt_at_rest(self._key, state.to_bytes(), self._label)
         temporary = self._path.with_suffix(".new")
         with open(temporary, "wb") as file:
-            file.write(sealed)
+            file.writelines(chunks_at_rest(self._key, state.to_bytes(), self._label))
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, self._path)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Iterator
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
@@ -69,13 +70,15 @@ def sealed_length(length: int) -> int:
 
 def encrypt_chunks(content_key: bytes, payload: bytes) -> bytes:
     """Encrypt a payload under a key that is used for nothing else."""
+    return b"".join(_chunks(content_key, payload))
+
+
+def _chunks(content_key: bytes, payload: bytes) -> Iterator[bytes]:
     aead = AESGCM(content_key)
     count = max(1, -(-len(payload) // CHUNK))
     view = memoryview(payload)
-    return b"".join(
-        aead.encrypt(_nonce(index, index == count - 1), view[index * CHUNK : (index + 1) * CHUNK], None)
-        for index in range(count)
-    )
+    for index in range(count):
+        yield aead.encrypt(_nonce(index, index == count - 1), view[index * CHUNK : (index + 1) * CHUNK], None)
 
 
 def decrypt_chunks(content_key: bytes, chunks: bytes | memoryview, length: int) -> bytes:
@@ -106,8 +109,14 @@ def _nonce(counter: int, last: bool) -> bytes:
 
 def encrypt_at_rest(storage_key: bytes, payload: bytes, label: str) -> bytes:
     """Encrypt state under a key derived for this one write (HKDF-SHA256 with a random salt)."""
+    return b"".join(chunks_at_rest(storage_key, payload, label))
+
+
+def chunks_at_rest(storage_key: bytes, payload: bytes, label: str) -> Iterator[bytes]:
+    """Yield the bytes of `encrypt_at_rest` a chunk at a time, so that no second copy of the state is held."""
     salt = os.urandom(32)
-    return salt + encrypt_chunks(_derive(storage_key, salt, label), payload)
+    yield salt
+    yield from _chunks(_derive(storage_key, salt, label), payload)
 
 
 def decrypt_at_rest(storage_key: bytes, data: bytes, label: str) -> bytes:

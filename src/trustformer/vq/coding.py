@@ -122,7 +122,7 @@ def _encode_codebook(group: Group, coding: Codebook, tensors: Mapping[str, Array
         rows = slice(at, at + _blocks_of(spec, coding.block))
         scales[m] = np.sqrt(np.mean(np.square(values, dtype=np.float64)))
         if scales[m] > 0:
-            X_ND[rows].reshape(-1)[: spec.size] = values / scales[m]
+            np.divide(values, scales[m], out=X_ND[rows].reshape(-1)[: spec.size])
         at = rows.stop
     _, exponent = np.frexp(scales.max())
     weights = np.ldexp(scales, -exponent) ** 2  # exact shift first: squared scales of tiny drifts would underflow

@@ -69,11 +69,14 @@ def _distinct(X_ND: Array, n_clusters: int) -> Array | None:
     Points are compared by a 64-bit hash of their bits first, since sorting N numbers is far cheaper than
     sorting N rows; the result is then checked exactly.
     """
-    bits = np.ascontiguousarray(X_ND + np.float32(0)).view(np.uint32).astype(np.uint64)  # -0.0 becomes 0.0
     odd_D = np.random.default_rng(0).integers(0, 2**63, X_ND.shape[1], dtype=np.uint64) * 2 + 1
-    _, first, inverse = np.unique(bits @ odd_D, return_index=True, return_inverse=True)
-    if len(first) > n_clusters:
+    hashes_N = np.empty(len(X_ND), np.uint64)
+    for start in range(0, len(X_ND), _BLOCK):
+        bits = (X_ND[start : start + _BLOCK] + np.float32(0)).view(np.uint32)  # -0.0 becomes 0.0
+        hashes_N[start : start + _BLOCK] = bits.astype(np.uint64) @ odd_D
+    if len(np.unique(hashes_N)) > n_clusters:
         return None
+    _, first, inverse = np.unique(hashes_N, return_index=True, return_inverse=True)
     points = X_ND[first]
     return points if np.array_equal(points[inverse], X_ND) else None
 
