@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`trustformer attest`: check, explain, fetch and pin. Data to stdout, people to stderr.
+"""`trustformer attest`: check, explain, fetch, pin and audit. Data to stdout, people to stderr.
 
 What this module needs is imported in the functions, so that `--help` stays fast.
 """
@@ -32,6 +32,13 @@ EXPLAIN_EXAMPLES = """\
 examples:
   trustformer attest explain --quote quote.bin --collateral collateral.json
   trustformer attest explain --quote quote.bin --collateral collateral.json --policy policy.toml
+"""
+AUDIT_EXAMPLES = """\
+examples:
+  trustformer attest audit runs/demo/centroid-seed1
+
+Checks quotes against the policy, what they are bound to, the chain of rounds and the receipts, from files alone.
+exit status: 0 all holds, 3 something does not
 """
 FETCH_EXAMPLES = """\
 examples:
@@ -71,6 +78,11 @@ def add_parser(subparsers: Any) -> None:
     pin.add_argument("--release", type=Path, required=True, metavar="FILE", help="signed release file")
     pin.add_argument("--publisher", required=True, metavar="KEY", help="Ed25519 key: 64 hex digits or a file")
     pin.set_defaults(run=run_pin)
+
+    audit = _verb(verbs, "audit", "verify a whole run again, offline", AUDIT_EXAMPLES)
+    audit.add_argument("run_directory", type=Path, metavar="RUN", help="run directory")
+    audit.add_argument("--policy", type=Path, metavar="FILE", help="your own policy instead of the run's")
+    audit.set_defaults(run=run_audit)
 
 
 def _verb(verbs: Any, name: str, summary: str, examples: str) -> argparse.ArgumentParser:
@@ -173,6 +185,18 @@ def run_pin(args: argparse.Namespace) -> int:
     print("compare the fingerprint with one you got another way, and the measurements", file=sys.stderr)
     print("with your own build, before you rely on them", file=sys.stderr)
     return 0
+
+
+def run_audit(args: argparse.Namespace) -> int:
+    """Print what holds and what does not."""
+    from trustformer.experiment.audit import audit
+
+    report = audit(args.run_directory, args.policy)
+    for sentence in report.passed:
+        print(f"ok    {sentence}")
+    for sentence in report.failed:
+        print(f"FAIL  {sentence}")
+    return 3 if report.failed else 0
 
 
 def _read_evidence(args: argparse.Namespace, policy: Policy | None) -> Evidence:
