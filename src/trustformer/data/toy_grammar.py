@@ -8,10 +8,8 @@ recipients; a, an or a bare plural for a bare object after the verb.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from functools import cache
 from itertools import accumulate
-from typing import TypeVar
 
 from trustformer.data.toy_clauses import FUTURE, MODES, PAST, PROGRESSIVE, Clause, Mode, predicate, russian_verb, words
 from trustformer.data.toy_phrases import DETERMINERS, NUMERALS, OWN, PRONOUNS, Determiner, Phrase
@@ -29,7 +27,6 @@ _ADJUNCTS = (  # preposition, case, kinds, English
     ("без", GEN, "dt", "without"),
 )
 
-_Word = TypeVar("_Word")
 _CUMULATIVE = list(accumulate(mode.weight for mode in MODES))
 
 
@@ -55,17 +52,13 @@ class Speaker:
         """True with this probability."""
         return self.rng.random() < probability
 
-    def pick(self, words: Sequence[_Word]) -> _Word:
-        """A word, early ones more often: as in real text, few words make up most of what is said."""
-        return words[int(len(words) * self.rng.random() ** 2)]
-
     def _note(self, lemma: str) -> None:
         self.keys += lemma not in ambiguous_lemmas()
 
     def noun(self, kinds: str, own: float = 0.8) -> Noun:
         """A noun of one of the kinds, from the domain with probability `own` where both have one."""
         mine, shared = _nouns(self.domain, kinds), _nouns("shared", kinds)
-        noun = self.pick(mine if mine and (not shared or self.chance(own)) else shared)
+        noun = self.rng.choice(mine if mine and (not shared or self.chance(own)) else shared)
         if noun in mine:
             self._note(noun.lemma)
         return noun
@@ -73,11 +66,11 @@ class Speaker:
     def verb(self, *, destination: bool = True) -> Verb:
         """A verb, from the domain six times in ten."""
         if self.chance(0.6):
-            verb = self.pick(lexicon(self.domain).verbs)
+            verb = self.rng.choice(lexicon(self.domain).verbs)
             self._note(verb.perfective.infinitive)
             return verb
         verbs = lexicon("shared").verbs
-        return self.pick(verbs if destination else [v for v in verbs if not v.destination])
+        return self.rng.choice(verbs if destination else [v for v in verbs if not v.destination])
 
     def attributes(self, noun: Noun, probability: float) -> tuple[Adjective, ...]:
         """One adjective that goes with the noun, or none."""
@@ -85,7 +78,7 @@ class Speaker:
             return ()
         kinds = "".join(kind for kind in noun.kinds if kind.islower())
         mine = _adjectives(self.domain, kinds)
-        choice = self.pick(mine if mine and self.chance(0.45) else _adjectives("shared", kinds) or mine)
+        choice = self.rng.choice(mine if mine and self.chance(0.45) else _adjectives("shared", kinds) or mine)
         if choice in mine:
             self._note(choice.lemma)
         return (choice,)
