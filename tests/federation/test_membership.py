@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Absent, late, repeated and far-behind clients: everyone ends with one G, and no drift is lost or counted twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from playground import Party
+
+from trustformer.codec.weights import Weights
+from trustformer.errors import MessageError, ProtocolError, SealError
+from trustformer.experiment.cohorts import make_cohorts
+from trustformer.federation.client import Client
+from trustformer.federation.host import Link
+from trustformer.federation.round import greet
+from trustformer.secure.identity import Identity
+
+
+def mean_and_residual(party: Party, included: list[Client]) -> Weights:
+    """Σ p_i W_i + s over the clients of one exchange (all have equally many pairs)."""
+    enclave = party.host._enclave
+    flat, at = np.frombuffer(enclave._state.residual, np.float32), 0
+    total = {}
+    for spec in enclave._config.answer.tensors:
+        weights = np.mean([client.state.weights[spec.name].astype(np.float64) for client in included], axis=0)
+        total[spec.name] = weights + (flat[at : at + spec.size].reshape(spec.shape) if len(flat) else 0)
+        at += spec.size
+    return total
+
+
+@pytest.mark.parametrize("seed", [1, 2, 28])
+def test_five_rounds_with_absence_end_in_one_common_model(party: Callable[..., Party], seed: int) -> None:
+    play = party(f"seed={seed}", "clients.participation=0.7", "clients.late=0.3", "clients.duplicate=0.3")
+    cohorts = make_cohorts(play.config, ["0", "1", "2"], 5)
+    assert any(len(cohort.present) < 3 for cohort in cohorts)
+    for number, cohort in enumerate(cohorts, 1):
+        statuses = play.play(number, *map("".join, (cohort.present, cohort.late, cohort.duplicate)))
+        accepted = {client for client, status in statuses.items() if status == "accepted"}
+        assert accepted == set(cohort.present) - set(cohort.late)
+        assert {client for client, _ in play.manifest(number).uploads} == accepted
+        assert len(play.digests("".join(cohort.present))) == 1
+    greet(play.clients)
+    assert len(play.digests()) == 1
+    assert {client.state.round for client in play.clients} == {5}
+
+
+def test_the_mean_of_a_cohort_and_the_residual_are_unchanged_by_an_exchange(party: Callable[..., Party]) -> None:
+    play = party()
+    play.play(1)
+    for number, present in ((2, "02"), (3, "12"), (4, "012")):
+        included = [play.clients[int(index)] for index in present]
+        greet(included)
+        for client in included:
+            client.train(number)
+        before = mean_and_residual(play, included)
+        for client in included:
+            assert client.contribute() == "accepted"
+        play.host.close(number)
+        for client in included:
+            client.adopt()
+        after = mean_and_residual(play, included)
+        for name, values in before.items():
+            np.testing.assert_allclose(after[name], values, rtol=0, atol=2e-6)
+
+
+def drift_of(client: Client) -> Weights:
+    return {name: values - client.state.common[name] for name, values in client.state.weights.items()}
+
+
+def test_an_absent_and_a_late_client_keep_their_drift(party: Callable[..., Party]) -> None:
+    play = party("clients.min_clients=1")
+    play.play(1)
+    late, absent = play.clients[1], play.clients[2]
+    late.train(2)
+    kept = [(late, drift_of(late)), (absent, drift_of(absent))]
+    before = play.digests()
+    assert play.play(2, "01", late="1") == {"0": "accepted", "1": "late"}
+    greet(play.clients)
+    assert len(play.digests()) == 1
+    assert play.digests() != before
+    for client, drift in kept:
+        assert client.state.pending is None
+        for name, values in drift_of(client).items():
+            np.testing.assert_allclose(values, drift[name], rtol=0, atol=1e-6)
+
+
+def test_a_repeated_upload_counts_once_and_a_late_one_not_at_all(party: Callable[..., Party]) -> None:
+    play = party("clients.min_clients=1")
+    assert play.play(1, "012", late="2", duplicate="02") == {"0": "accepted", "1": "accepted", "2": "late"}
+    assert [client for client, _ in play.manifest(1).uploads] == ["0", "1"]
+    sent = [client for client, direction, _ in play.sent("upload") if direction == "up"]
+    assert sorted(sent) == ["0", "0", "1", "2", "2"]
+
+
+def test_a_round_with_too_few_clients_releases_nothing_and_may_be_tried_again(party: Callable[..., Party]) -> None:
+    play = party()
+    play.play(1)
+    with pytest.raises(ProtocolError, match="1 updates in round 2, 2 are needed"):
+        play.play(2, "0")
+    assert play.host.round == 1
+    assert play.play(2, "01") == {"0": "accepted", "1": "accepted"}
+    assert play.manifest(2).attempt == 2
+
+
+def test_a_client_beyond_max_lag_takes_the_dense_common_model_and_goes_on(party: Callable[..., Party]) -> None:
+    play = party("clients.max_lag=1")
+    for number in (1, 2):
+        play.play(number, "01")
+    assert not play.sent("common")
+    statuses = play.play(3, "012")
+    dense = 4 * sum(values.size for values in play.clients[0].state.common.values())
+    lengths = {(client, direction): length for client, direction, length in play.sent("common")}
+    assert lengths.keys() == {("2", "up"), ("0", "up"), ("2", "down")}
+    assert lengths["0", "up"] == lengths["2", "down"]
+    assert dense < lengths["2", "down"] < dense + 1000
+    assert statuses["2"] == "accepted"
+    assert play.play(4)["2"] == "accepted"
+    assert len(play.digests()) == 1
+
+
+def test_a_client_within_max_lag_catches_up_by_aggregates(party: Callable[..., Party]) -> None:
+    play = party("clients.max_lag=3")
+    for number in (1, 2, 3):
+        play.play(number, "01")
+    assert play.play(4)["2"] == "accepted"
+    assert not play.sent("common")
+    assert len(play.digests()) == 1
+
+
+def behind(party: Callable[..., Party]) -> Party:
+    """Client 2 needs the dense common model, and clients 0 and 1 hold it."""
+    play = party("clients.max_lag=1")
+    for number in (1, 2):
+        play.play(number, "01")
+    greet(play.clients[:2])
+    return play
+
+
+def test_a_sponsor_with_another_model_is_refused(party: Callable[..., Party]) -> None:
+    play = behind(party)
+    liar, client = play.clients[0], play.clients[2]
+    name = next(iter(liar.state.common))
+    liar.state.common[name] = liar.state.common[name] + np.float32(1e-3)
+    before = client.state.round
+    with pytest.raises(ProtocolError, match="another common model"):
+        client.ask_common(liar)
+    assert client.state.round == before
+    client.ask_common(play.clients[1])
+    assert len(play.digests("12")) == 1
+
+
+def test_a_sponsor_that_is_not_enrolled_or_is_somebody_else_is_refused(party: Callable[..., Party]) -> None:
+    play = behind(party)
+    stranger, client = play.clients[0], play.clients[2]
+    stranger.channel.identity = Identity.generate()
+    with pytest.raises(SealError, match="signature"):
+        client.ask_common(stranger)
+    stranger.id = stranger.channel.client_id = "9"
+    with pytest.raises(ProtocolError, match="not on the roster"):
+        client.ask_common(stranger)
+
+
+def test_a_client_is_not_its_own_sponsor(party: Callable[..., Party]) -> None:
+    play = behind(party)
+    with pytest.raises((SealError, ProtocolError)):
+        play.clients[2].ask_common(play.clients[2])
+
+
+def test_a_stranger_gets_no_common_model(party: Callable[..., Party]) -> None:
+    play = behind(party)
+    play.clients[2].channel.identity = Identity.generate()
+    with pytest.raises(SealError):
+        play.clients[2].ask_common(play.clients[0])
+
+
+class AlteringLink(Link):
+    """A host that changes one byte of the dense model on its way."""
+
+    position = -1
+
+    def _down(self, kind: str, data: bytes) -> bytes:
+        if kind == "common":
+            changed = bytearray(data)
+            changed[self.position] ^= 1
+            data = bytes(changed)
+        return super()._down(kind, data)
+
+
+@pytest.mark.parametrize("position", [0, 10, 100, 5000, -1])
+def test_a_dense_model_altered_on_its_way_is_refused(party: Callable[..., Party], position: int) -> None:
+    play = behind(party)
+    client = play.clients[2]
+    client.channel.link = AlteringLink(play.host, "2", play.federation.ledger)
+    client.channel.link.position = position
+    with pytest.raises((SealError, MessageError)):
+        client.ask_common(play.clients[0])
+    assert client.state.round == 0
+
+
+def test_when_everyone_present_is_too_far_behind_it_says_so(party: Callable[..., Party]) -> None:
+    play = behind(party)
+    with pytest.raises(ProtocolError, match="too far behind"):
+        play.play(3, "2")
