@@ -96,7 +96,6 @@ def execute(jobs: Sequence[Job], parallel: int, reporter: Reporter) -> list[dict
             reporter.note(f"{job.name}: finished before")
     running: list[Job] = []
     failed: list[Job] = []
-    total = sum(job.rounds for job in jobs)
     try:
         while waiting or running:
             while waiting and len(running) < parallel:
@@ -116,9 +115,9 @@ def execute(jobs: Sequence[Job], parallel: int, reporter: Reporter) -> list[dict
                     reporter.note(f"{job.name}: FAILED, see {job.log}")
                 else:
                     reporter.note(f"{job.name}: BLEU {result['bleu']:.1f} after {result['seconds']:,.0f} s")
-            done = sum(min(_rounds_done(job), job.rounds) for job in jobs)
-            doing = ", ".join(f"{job.name}: round {_rounds_done(job) + 1} of {job.rounds}" for job in running)
-            reporter.progress(doing or "done", done, total, "rounds")
+            for job in running:
+                reporter.progress(job.name, _rounds_done(job), job.rounds + 1, "rounds")
+            reporter.overall(sum(min(_rounds_done(job), job.rounds) for job in jobs), sum(job.rounds for job in jobs))
     except KeyboardInterrupt:
         for job in running:
             _stop(job)

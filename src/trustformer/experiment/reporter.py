@@ -35,29 +35,30 @@ class PlainReporter:
     """One line a note, and for long tasks one line every ten seconds with rate and time left."""
 
     def __init__(self) -> None:
-        self._what, self._started, self._shown, self._base = "", 0.0, 0.0, 0
+        self._tasks: dict[str, tuple[float, float, int]] = {}  # started, last shown, done when started
 
     def note(self, text: str) -> None:
         """Print the note."""
         print(text, file=sys.stderr, flush=True)
 
     def progress(self, what: str, done: int, total: int, unit: str = "") -> None:
-        """Print at most one line in ten seconds."""
+        """Print at most one line in ten seconds for each task."""
         now = time.monotonic()
-        if what != self._what:
-            self._what, self._started, self._shown, self._base = what, now, now, done
-        elif now - self._shown >= _PLAIN_EVERY and done > self._base:
-            rate = (done - self._base) / (now - self._started)
-            left = f"{(total - done) / rate:,.0f} s left"
-            self.note(f"  {what}: {done:,} of {total:,} {unit} ({rate:,.0f}/s, {left})".replace("  (", " ("))
-            self._shown = now
+        started, shown, base = self._tasks.setdefault(what, (now, now, done))
+        if done >= total:
+            del self._tasks[what]
+        elif now - shown >= _PLAIN_EVERY and done > base:
+            rate = (done - base) / (now - started)
+            speed = f"{rate:,.0f}/s" if rate >= 1 else f"{60 * rate:.1f}/min"
+            self.note(f"  {what}: {done:,} of {total:,} {unit} ({speed}, {(total - done) / rate:,.0f} s left)")
+            self._tasks[what] = (started, now, base)
 
     def overall(self, done: int, total: int) -> None:
         """Nothing: each round leaves a note."""
 
 
 class RichReporter:
-    """Two bars, rounds and the current task; notes scroll above them. Use as a context manager."""
+    """A bar for the rounds and one for each task at hand; notes scroll above. Use as a context manager."""
 
     def __init__(self) -> None:
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24))
@@ -66,7 +67,7 @@ class RichReporter:
             *columns, numbers, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True), transient=True
         )
         self._rounds: TaskID | None = None
-        self._task: tuple[str, TaskID] | None = None
+        self._tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -80,14 +81,14 @@ class RichReporter:
         self._progress.console.print(text, highlight=False, markup=False)
 
     def progress(self, what: str, done: int, total: int, unit: str = "") -> None:
-        """Move the lower bar."""
-        if self._task is None or self._task[0] != what:
-            if self._task is not None:
-                self._progress.remove_task(self._task[1])
-            self._task = (what, self._progress.add_task(what, total=total, numbers=""))
-        task = next(t for t in self._progress.tasks if t.id == self._task[1])
-        rate = f"{task.speed:,.0f} {unit}/s" if task.speed and unit else ""
-        self._progress.update(self._task[1], completed=done, total=total, numbers=rate)
+        """Move the task's own bar; it goes when the task is done."""
+        if what not in self._tasks:
+            self._tasks[what] = self._progress.add_task(what, total=total, numbers="")
+        task = next(task for task in self._progress.tasks if task.id == self._tasks[what])
+        rate = f"{task.speed:,.0f} {unit}/s" if task.speed and task.speed >= 1 else f"{done}/{total} {unit}"
+        self._progress.update(task.id, completed=done, total=total, numbers=rate)
+        if done >= total:
+            self._progress.remove_task(self._tasks.pop(what))
 
     def overall(self, done: int, total: int) -> None:
         """Move the upper bar."""

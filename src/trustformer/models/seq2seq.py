@@ -36,11 +36,14 @@ class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     Attributes:
         preset: `tiny` (1.4 M parameters at a vocabulary of 4,000), `small` (5.7 M), `base` (60 M at 32,000).
         dropout: of embeddings and residual branches.
+        init_std: standard deviation of the initial matrices. Larger ones learn free word order sooner (positions
+            are of fixed size), smaller ones are better where both languages have much the same order.
         max_length: longest sequence in tokens; longer sentences are cut.
     """
 
     preset: Literal["tiny", "small", "base"] = "tiny"
     dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.1
+    init_std: Annotated[float, Meta(gt=0, le=1)] = 0.02
     max_length: Annotated[int, Meta(ge=8, le=1024)] = 128
 
 
@@ -67,6 +70,7 @@ def build_model(config: ModelConfig, vocab_size: int, seed: int) -> Model:
         activation_dropout=0.0,
         activation_function="relu",
         scale_embedding=True,
+        init_std=config.init_std,
         share_encoder_decoder_embeddings=True,
         pad_token_id=PAD_ID,
         eos_token_id=EOS_ID,
