@@ -8,6 +8,7 @@ TrustformerError
 ├── SealError          a ciphertext or signature that does not open or verify
 ├── ProtocolError      a well-formed request at the wrong time: late, duplicate, wrong round
 │   └── RoundsGoneError    rounds that nobody can give any more one by one
+├── EnclaveLostError   the enclave's process ended and another was started in its place
 └── AttestationError   evidence that a policy refuses (exit code 3); one subclass per check
 
 Bytes from outside end in one of these, never in a ValueError. An error is one sentence saying what was
@@ -57,6 +58,10 @@ class ProtocolError(TrustformerError):
 
 class RoundsGoneError(ProtocolError):
     """The rounds a client missed cannot be had one by one; it needs the dense common model."""
+
+
+class EnclaveLostError(TrustformerError):
+    """The enclave ended and runs again with new keys: clients say hello again and send again what it had not kept."""
 
 
 class AttestationError(TrustformerError):

@@ -20,7 +20,11 @@ MEASURED = (
     "secure",
     "enclave",
     "attestation/__init__.py",
+    "attestation/errors.py",
     "attestation/evidence.py",
+    "attestation/gramine.py",
+    "attestation/simulated.py",
+    "attestation/simulated_pki.py",
 )
 
 

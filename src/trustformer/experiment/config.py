@@ -83,6 +83,18 @@ class ClientsConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     max_lag: Annotated[int, Meta(ge=1)] = 8
 
 
+class EnclaveConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """The `[enclave]` section.
+
+    Attributes:
+        process: run the enclave as a process of its own; results are the same either way.
+        restarts: how often a dead enclave process is replaced before the run ends with an error.
+    """
+
+    process: bool = True
+    restarts: Annotated[int, Meta(ge=0, le=1000)] = 3
+
+
 class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A whole run. The defaults are the quick start.
 
@@ -101,6 +113,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     method: MethodConfig = field(default_factory=MethodConfig)
+    enclave: EnclaveConfig = field(default_factory=EnclaveConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     @property
@@ -109,8 +122,11 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         return self.clients.min_clients or max(1, -(-2 * self.clients.count // 3))
 
     def to_toml(self) -> str:
-        """The config with every key, as `load_config` reads it."""
-        return _toml(msgspec.to_builtins(self))
+        """The config with every key, as `load_config` reads it; of `[enclave]` only what is not the default."""
+        tree = msgspec.to_builtins(self)
+        if not tree["enclave"]:  # where the enclave runs is no part of an experiment
+            del tree["enclave"]
+        return _toml(tree)
 
 
 def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:

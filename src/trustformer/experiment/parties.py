@@ -27,6 +27,7 @@ from trustformer.federation.channel import Channel
 from trustformer.federation.client import Client
 from trustformer.federation.host import Host
 from trustformer.federation.ledger import Ledger
+from trustformer.federation.remote import RemoteEnclave
 from trustformer.federation.store import ClientStore
 from trustformer.methods import Codec
 from trustformer.secure.identity import Identity
@@ -35,11 +36,17 @@ from trustformer.training import LocalTrainer
 
 @dataclass(frozen=True)
 class Federation:
-    """The parties of a run; `host` is None where nothing is exchanged."""
+    """The parties of a run; `host` is None where nothing is exchanged, `process` where the enclave has none."""
 
     clients: list[Client]
     host: Host | None
     ledger: Ledger
+    process: RemoteEnclave | None = None
+
+    def stop(self) -> None:
+        """End the enclave's process."""
+        if self.process is not None:
+            self.process.stop()
 
 
 class RunJournal:
@@ -66,12 +73,13 @@ def assemble(config: Config, prepared: Prepared, directory: RunDirectory, rounds
     """Build or take up clients, enclave and host from a run directory."""
     ledger = Ledger(directory.path / "ledger.jsonl")
     folders = {client: directory.path / "clients" / client for client in prepared.clients}
-    codec, host, channel_of = prepared.method.codec, None, None
+    codec, host, channel_of, process = prepared.method.codec, None, None, None
     if codec is not None:
         identities = {client: _identity(folder) for client, folder in folders.items()}
         terms = _terms(config, prepared, codec, identities, directory, rounds)
         attester = _attester(directory)
-        enclave = Enclave(terms, StateStore(directory.path / "enclave", terms.digest), attester)
+        enclave = _enclave(config, terms, directory, attester)
+        process = enclave if isinstance(enclave, RemoteEnclave) else None
         host = Host(enclave, directory.path / "host", ledger)
         channel_of = _channels(terms, identities, host, directory, attester)
     trainer = LocalTrainer(prepared.model, config.train)
@@ -88,7 +96,22 @@ def assemble(config: Config, prepared: Prepared, directory: RunDirectory, rounds
         )
         for index, (client, examples) in enumerate(prepared.clients.items())
     ]
-    return Federation(clients, host, ledger)
+    return Federation(clients, host, ledger, process)
+
+
+def _enclave(
+    config: Config, terms: RunConfig, directory: RunDirectory, attester: SimulatedAttester
+) -> Enclave | RemoteEnclave:
+    folder = directory.path / "enclave"
+    if not config.enclave.process:
+        return Enclave(terms, StateStore(folder, terms.digest), attester)
+    return RemoteEnclave(
+        *(directory.path / "terms.bin", folder),
+        provider=terms.provider,
+        evidence=folder / "simulated",
+        log=folder / "log.txt",
+        restarts=config.enclave.restarts,
+    )
 
 
 def _channels(

@@ -29,12 +29,13 @@ def config_reference() -> str:
 
 def _section(struct: type[msgspec.Struct], prefix: str) -> list[str]:
     texts = attribute_texts(struct)
-    defaults = msgspec.to_builtins(struct())
+    default_values = struct()
     rows = ["| key | default | values | meaning |", "| --- | --- | --- | --- |"]
     for field in msgspec.structs.fields(struct):
-        if isinstance(defaults[field.name], dict):
+        value = getattr(default_values, field.name)
+        if isinstance(value, msgspec.Struct):
             continue
-        default = msgspec.json.encode(defaults[field.name]).decode()
+        default = msgspec.json.encode(value).decode()
         rows.append(f"| `{prefix}{field.name}` | `{default}` | {_values(field.type)} | {texts[field.name]} |")
     return rows
 

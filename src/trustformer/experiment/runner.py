@@ -51,6 +51,21 @@ def run(config: Config, out: Path, reporter: Reporter, *, resume: bool = False) 
     rounds = config.rounds + prepared.method.closing_exchanges
     cohorts = make_cohorts(config, list(prepared.clients), rounds)
     federation = assemble(config, prepared, directory, rounds)
+    try:
+        return _run(config, prepared, directory, federation, cohorts, reporter)
+    finally:
+        federation.stop()
+
+
+def _run(
+    config: Config,
+    prepared: Prepared,
+    directory: RunDirectory,
+    federation: Federation,
+    cohorts: Sequence[Cohort],
+    reporter: Reporter,
+) -> dict[str, Any]:
+    rounds = len(cohorts)
     _announce(config, prepared, directory, reporter)
     valid = to_examples(
         prepared.corpus.valid[: config.evaluation.valid_pairs], prepared.tokenizer, config.model.max_length

@@ -15,6 +15,7 @@ from pathlib import Path
 from trustformer.enclave.session import Enclave
 from trustformer.errors import RoundsGoneError
 from trustformer.federation.ledger import Ledger
+from trustformer.federation.remote import RemoteEnclave
 from trustformer.message import Reader, enc
 
 
@@ -22,12 +23,12 @@ class Host:
     """Relays to one enclave and keeps manifests and sealed aggregates for clients that missed them.
 
     Args:
-        enclave: answers requests.
+        enclave: answers requests, in this process or in one of its own.
         folder: where each round's manifest and sealed aggregate are kept, for catch-up and audit.
         ledger: counts every message.
     """
 
-    def __init__(self, enclave: Enclave, folder: Path, ledger: Ledger) -> None:
+    def __init__(self, enclave: Enclave | RemoteEnclave, folder: Path, ledger: Ledger) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._enclave, self._folder, self._ledger = enclave, folder, ledger
         self.seconds = 0.0

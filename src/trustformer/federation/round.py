@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from trustformer.errors import ProtocolError
+from trustformer.errors import EnclaveLostError, ProtocolError
 from trustformer.federation.client import BehindError, Client
 from trustformer.federation.host import Host
 
@@ -39,6 +39,9 @@ def run_round(
 ) -> dict[str, str]:
     """Run one round and return each present client's status: accepted, late or another word of its receipt.
 
+    Where the enclave dies on the way, the round begins again: what was done already is not redone, and what only the
+    dead enclave knew is sent again.
+
     Args:
         number: of the round, from 1.
         clients: all clients of the run.
@@ -48,14 +51,26 @@ def run_round(
         train: False for an exchange without training.
     """
     present = [client for client in clients if client.id in cohort.present]
-    greet(present)
-    for client in present:
-        client.train(number, epochs=train, report=partial(report, client.id, "training"))
     statuses: dict[str, str] = {}
+    while True:
+        try:
+            greet(present)
+            for client in present:
+                client.train(number, epochs=train, report=partial(report, client.id, "training"))
+            _exchange(number, present, host, cohort, report, statuses)
+            return statuses
+        except EnclaveLostError as lost:
+            report("-", lost.message, 0, 1)
 
+
+def _exchange(
+    number: int, present: Sequence[Client], host: Host, cohort: Cohort, report: Report, statuses: dict[str, str]
+) -> None:
     def send(client: Client) -> None:
         report(client.id, "sending", 0, 1)
-        statuses[client.id] = client.contribute()
+        status = client.contribute()
+        if statuses.get(client.id) not in ("accepted", "late"):  # else: sent again after the enclave died
+            statuses[client.id] = status
         if client.id in cohort.duplicate:
             client.contribute()
 
@@ -70,7 +85,6 @@ def run_round(
     for client in present:
         report(client.id, "adopting", 0, 1)
         client.adopt()
-    return statuses
 
 
 def greet(clients: Sequence[Client]) -> None:
