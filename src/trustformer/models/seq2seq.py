@@ -100,6 +100,12 @@ def set_weights(model: Model, weights: Weights) -> None:
     if parameters.keys() != weights.keys():
         odd = sorted(parameters.keys() ^ weights.keys())[0]
         raise ConfigError(f"the weights are of another model: {odd!r} is in one and not in the other")
+    for name, parameter in parameters.items():
+        if tuple(parameter.shape) != weights[name].shape:  # copy_ would broadcast
+            raise ConfigError(
+                f"the weights are of another model: {name!r} has the shape {weights[name].shape}, "
+                f"not {tuple(parameter.shape)}"
+            )
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(torch.from_numpy(np.ascontiguousarray(weights[name])))
