@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Configs: every key typed, bounded and documented; an error names the key and what it may be."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trustformer.errors import ConfigError
+from trustformer.experiment.cohorts import make_cohorts
+from trustformer.experiment.config import Config, load_config
+
+
+def structs(kind: type[msgspec.Struct] = Config) -> Iterator[type[msgspec.Struct]]:
+    yield kind
+    for field in msgspec.structs.fields(kind):
+        if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
+            yield from structs(field.type)
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "config.toml"
+    path.write_text(text, "utf-8")
+    return path
+
+
+def test_the_defaults_survive_toml(tmp_path: Path) -> None:
+    config = load_config(None)
+    assert config == Config()
+    assert load_config(written(tmp_path, config.to_toml())) == config
+
+
+@given(
+    seed=st.integers(0, 2**31 - 1),
+    rate=st.floats(1e-12, 1, exclude_min=True),
+    alpha=st.floats(1e-300, 1e300),
+    name=st.text(st.characters(exclude_categories=["Cc", "Cs"])),
+)
+def test_any_value_survives_toml(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, rate: float, alpha: float, name: str
+) -> None:
+    tree = {
+        "seed": seed,
+        "train": {"learning_rate": rate},
+        "clients": {"alpha": alpha},
+        "tokenizer": {"file": name},
+    }
+    config = msgspec.convert(tree, Config)
+    path = written(tmp_path_factory.getbasetemp(), config.to_toml())
+    assert load_config(path) == config
+
+
+@pytest.mark.parametrize("struct", list(structs()), ids=lambda struct: struct.__name__)
+def test_every_key_is_explained_in_its_section(struct: type[msgspec.Struct]) -> None:
+    _, _, attributes = (struct.__doc__ or "").partition("Attributes:")
+    named = {
+        name.strip() for line in attributes.splitlines() if ": " in line for name in line.partition(": ")[0].split(",")
+    }
+    for field in msgspec.structs.fields(struct):
+        if field.type not in list(structs()):
+            assert field.name in named, f"{struct.__name__}.{field.name}"
+
+
+@pytest.mark.parametrize(
+    "promised",
+    [
+        "data.source data.train data.valid data.test data.train_domains data.test_domains data.limit",
+        "clients.count clients.split clients.alpha clients.participation clients.cohorts model.preset",
+        "train.local_epochs train.learning_rate train.batch_tokens method.name method.variant tokenizer.train_on",
+    ],
+)
+def test_sections_have_the_promised_keys(promised: str) -> None:
+    tree = msgspec.to_builtins(Config())
+    assert tree.keys() >= {"seed", "rounds"}
+    for key in promised.split():
+        section, name = key.split(".")
+        assert name in tree[section], key
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("sead=1", ["unknown key", "sead"]),
+        ("client.count=3", ["unknown key", "client"]),
+        ("clients.cout=3", ["unknown key", "clients.cout"]),
+        ("clients.count=many", ["clients.count", "int"]),
+        ("clients.count=2.5", ["clients.count", "int"]),
+        ("clients.count=true", ["clients.count", "int"]),
+        ("clients.count=0", ["clients.count", "1"]),
+        ("clients.count=1001", ["clients.count", "1000"]),
+        ("clients=3", ["clients", "object"]),
+        ("rounds=0", ["rounds", "1"]),
+        ("seed=-1", ["seed", "0"]),
+        ("seed=2147483648", ["seed"]),
+        ("data.limit=-1", ["data.limit", "0"]),
+        ("data.train=7", ["data.train", "str"]),
+        ("data.source=hf2", ["data.source", "hf2", "toy", "tsv"]),
+        ("clients.split=random", ["clients.split", "random", "iid", "domain", "dirichlet"]),
+        ("method.name=magic", ["method.name", "magic", "centroid", "fedavg", "local", "centralized"]),
+        ("method.variant=paper2", ["method.variant", "codebook"]),
+        ("model.preset=huge", ["model.preset", "tiny", "small", "base"]),
+        ("clients.max_share=0.2", ["clients.max_share", "0.5"]),
+        ("clients.participation=0", ["clients.participation", "0"]),
+        ("clients.alpha=nan", ["clients.alpha"]),
+        ("clients.alpha=inf", ["clients.alpha", "finite"]),
+        ("train.clip_norm=inf", ["train.clip_norm", "finite"]),
+        ("train.learning_rate=nan", ["train.learning_rate"]),
+        ('data.train="a\\nb"', ["data.train", "control"]),
+        ("data.train=\udcff", ["data.train", "UTF-8"]),
+        ("clients.min_clients=4", ["clients.min_clients", "4", "3"]),
+        ("seed.deep=1", ["seed"]),
+        ("rounds", ["rounds", "KEY=VALUE"]),
+        ("=3", ["KEY=VALUE"]),
+        ("data.source=tsv", ["data.train", "missing"]),
+    ],
+)
+def test_an_error_names_the_key_and_what_it_may_be(override: str, parts: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, [override])
+    for part in parts:
+        assert part in caught.value.message + caught.value.hint, caught.value.message
+
+
+def test_the_domain_split_of_files_needs_labels() -> None:
+    files = [f"data.{name}=x.tsv" for name in ("train", "valid", "test")]
+    with pytest.raises(ConfigError, match="labels") as caught:
+        load_config(None, ["data.source=tsv", *files, "clients.split=domain"])
+    assert "data.train_domains" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [("seed = ", "not TOML"), ("[clients]\ncount = 3\ncount = 4\n", "not TOML"), ("seed = 1979-05-27\n", "seed")],
+)
+def test_a_file_that_is_no_config_is_refused(tmp_path: Path, text: str, part: str) -> None:
+    with pytest.raises(ConfigError, match=part):
+        load_config(written(tmp_path, text))
+
+
+def test_a_missing_folder_or_binary_file_is_refused(tmp_path: Path) -> None:
+    for path in (tmp_path / "no.toml", tmp_path):
+        with pytest.raises(ConfigError, match="cannot be read"):
+            load_config(path)
+    (tmp_path / "b.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="not TOML"):
+        load_config(tmp_path / "b.toml")
+
+
+def test_values_are_read_as_toml_and_bare_words_as_text() -> None:
+    config = load_config(
+        None,
+        ["rounds=3", "train.learning_rate=1e-4", "data.train=a b.tsv", 'data.valid="7"', "clients.split=domain"],
+    )
+    assert (config.rounds, config.train.learning_rate) == (3, 1e-4)
+    assert (config.data.train, config.data.valid, config.clients.split) == ("a b.tsv", "7", "domain")
+
+
+def test_the_last_override_wins_over_earlier_ones_and_the_file(tmp_path: Path) -> None:
+    path = written(tmp_path, "rounds = 9\n[clients]\ncount = 5\n")
+    config = load_config(path, ["rounds=2", "rounds=4"])
+    assert (config.rounds, config.clients.count) == (4, 5)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_drawn_round_has_enough_clients_on_time(seed: int) -> None:
+    config = load_config(None, [f"seed={seed}", "clients.participation=0.1", "clients.late=0.9", "clients.count=5"])
+    names = [str(index) for index in range(5)]
+    cohorts = make_cohorts(config, names, 8)
+    assert cohorts == make_cohorts(config, names, 8)
+    assert cohorts[:4] == make_cohorts(config, names, 4)
+    for cohort in cohorts:
+        assert len(set(cohort.present) - set(cohort.late)) >= config.min_clients == 4
+        assert set(cohort.late) | set(cohort.duplicate) <= set(cohort.present)
+
+
+def test_participation_is_about_what_was_asked_for() -> None:
+    config = load_config(None, ["clients.participation=0.7", "clients.count=10", "clients.min_clients=1"])
+    cohorts = make_cohorts(config, [str(index) for index in range(10)], 200)
+    assert 0.65 < sum(len(cohort.present) for cohort in cohorts) / 2000 < 0.75
+
+
+@pytest.mark.parametrize(
+    ("lines", "part"),
+    [
+        (["{"], "cannot be read"),
+        (["[1]"], "cannot be read"),
+        (['{"present": 3}'], "cannot be read"),
+        ([json.dumps({"present": ["0", "1"]})], "has 1 rounds, this run needs 2"),
+        ([json.dumps({"present": ["0", "1"]}), json.dumps({"present": ["0", "7"]})], "round 2 names a client"),
+        ([json.dumps({"present": ["0"], "late": ["8"]})], "round 1 names a client"),
+        ([json.dumps({"present": ["0"]})] * 2, "round 1 has fewer than 2 clients on time"),
+        ([json.dumps({"present": ["0", "1"], "late": ["1"]})] * 2, "round 1 has fewer than 2 clients on time"),
+    ],
+)
+def test_cohorts_that_cannot_be_replayed_are_refused_before_the_run(
+    tmp_path: Path, lines: list[str], part: str
+) -> None:
+    path = tmp_path / "rounds.jsonl"
+    path.write_text("\n".join(lines), "utf-8")
+    with pytest.raises(ConfigError, match=part):
+        make_cohorts(load_config(None, [f"clients.cohorts={path}"]), ["0", "1", "2"], 2)
+
+
+def test_a_missing_file_of_cohorts_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"clients\.cohorts.*nowhere"):
+        make_cohorts(load_config(None, [f"clients.cohorts={tmp_path / 'nowhere'}"]), ["0", "1"], 1)
