@@ -323,6 +323,21 @@ def test_47_after_a_loss_clients_that_missed_rounds_need_a_dense_model(tmp_path:
         run.enclave.close(2)  # what was released is gone too
 
 
+def test_47_a_key_that_was_lost_is_never_handed_out(tmp_path: Path) -> None:
+    run = federation(tmp_path)
+    rounds(run, ["ab"])
+    lose(run, "lost", b"")
+    with pytest.raises(ProtocolError):
+        hello(run.enclave, run.members["a"])
+    hello(run.enclave, run.members["b"])
+    run.greet("ab")
+    run.exchange("ab")
+    newcomer = run.members["c"]
+    hello(run.enclave, newcomer)
+    with pytest.raises(ProtocolError, match="the keys of the rounds after 0 are gone"):
+        sync(run.enclave, newcomer, run.kept)
+
+
 @pytest.mark.parametrize("at", [0, 31, 32, 40, -1])
 def test_48_altered_state_is_refused(tmp_path: Path, at: int) -> None:
     run = federation(tmp_path)
