@@ -199,6 +199,7 @@ def _readable(error: msgspec.ValidationError) -> str:
 
 
 def _check(config: Config) -> None:
+    _check_paper(config)
     data = config.data
     if data.source == "tsv":
         for name in ("train", "valid", "test"):
@@ -208,6 +209,17 @@ def _check(config: Config) -> None:
         raise ConfigError(f"clients.min_clients is {config.min_clients}, clients.count is {config.clients.count}")
     if data.source == "tsv" and config.clients.split == "domain" and not data.train_domains:
         raise ConfigError("clients.split is domain without labels", "--set data.train_domains=FILE")
+
+
+def _check_paper(config: Config) -> None:
+    """The published exchange knows no absence: without a common model a client cannot catch up."""
+    clients = config.clients
+    paper = config.method.name == "centroid" and config.method.variant == "paper"
+    if paper and (clients.participation < 1 or clients.late > 0 or clients.cohorts):
+        raise ConfigError(
+            "method.variant paper needs every client in every round",
+            "leave clients.participation at 1, clients.late at 0 and clients.cohorts empty",
+        )
 
 
 def _toml(tree: dict[str, Any], prefix: str = "") -> str:

@@ -41,6 +41,11 @@ class Prepared:
     method: Method
     digest: bytes
 
+    @property
+    def common(self) -> Weights:
+        """The first common model; empty where the method has none."""
+        return self.start if self.method.codec is not None and self.method.common else {}
+
 
 def prepare(config: Config, tokenizer: Tokenizer | None = None) -> Prepared:
     """Build everything a run needs; the same for the same config and files.

@@ -87,7 +87,10 @@ def signature(config: Config, prepared: Prepared) -> str:
     method = config.method
     name: str = method.name
     if name == "centroid":
-        name = f"{name}.{method.variant}|d:{method.block}|K:{method.clusters}|closing:{method.closing_exchanges}"
+        size = f"ratio:{method.ratio:g}"
+        if method.variant == "codebook":
+            size = f"d:{method.block}|K:{method.clusters}|closing:{method.closing_exchanges}"
+        name = f"{name}.{method.variant}|{size}"
     clients = config.clients
     split = f"{clients.split}{clients.alpha:g}" if clients.split == "dirichlet" else clients.split
     parts = (f"N:{clients.count}", f"split:{split}", f"rounds:{config.rounds}", f"seed:{config.seed}")

@@ -41,8 +41,10 @@ class Client:
         trainer: trains weights; may be shared by clients of one process.
         store: keeps the state between messages.
         start: G_0, used when the store is empty.
+        common: G_0 again, or nothing where the method has no common model.
         codec: what is exchanged; None for no exchange.
         channel: conversation with the enclave; None for no exchange.
+        weighted: whether the client counts by its examples; all count alike otherwise.
         seed: of the run.
         max_lag: most rounds to catch up one by one.
     """
@@ -56,15 +58,18 @@ class Client:
         trainer: LocalTrainer,
         store: ClientStore,
         start: Weights,
+        common: Weights,
         codec: Codec | None,
         channel: Channel | None,
+        weighted: bool,
         seed: int,
         max_lag: int,
     ) -> None:
         self.id, self._index, self._examples = client_id, index, examples
         self._trainer, self._store, self._codec, self._channel = trainer, store, codec, channel
         self._seed, self._max_lag = seed, max_lag
-        self.state = store.load() or ClientState(dict(start), dict(start) if codec else {})
+        self._shares = len(examples) if weighted else 1
+        self.state = store.load() or ClientState(dict(start), dict(common))
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self._common_digest: tuple[int, bytes] = (-1, b"")
 
@@ -125,7 +130,7 @@ class Client:
         rng = np.random.default_rng([self._seed, self._index, number, 1])
         body = codec.encode(self.state.weights, self.state.common, rng)
         self.seconds["encoding"] += time.perf_counter() - started
-        return Update(number, self.position.common_digest, len(self._examples), os.urandom(32), body)
+        return Update(number, self.position.common_digest, self._shares, os.urandom(32), body)
 
     def contribute(self) -> str:
         """Seal and send the stored update; return the receipt's status.

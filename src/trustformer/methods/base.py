@@ -41,9 +41,13 @@ class Method:
     Attributes:
         codec: what is exchanged; None for no exchange.
         pooled: whether one client holds all data.
+        common: whether clients hold a common model G.
+        weighted: whether a client counts by its training examples in the mean; all count alike otherwise.
         closing_exchanges: exchanges without training after the last round.
     """
 
     codec: Codec | None
+    common: bool = True
+    weighted: bool = True
     pooled: bool = False
     closing_exchanges: int = 0

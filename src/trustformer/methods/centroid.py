@@ -3,6 +3,8 @@
 
 Variant `codebook`: blocks of consecutive entries of the drift are clustered; the centroids travel with their
 assignment codes, in both directions. Clusters of different clients need not correspond.
+
+Variant `paper`: the published exchange, kept so that anyone can check what it does.
 """
 
 from __future__ import annotations
@@ -10,13 +12,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from trustformer.codec.drift import DriftCodec
+from trustformer.codec.paper import PaperCodec
 from trustformer.codec.weights import shared_layout
+from trustformer.errors import ConfigError
 from trustformer.message import Codebook, TensorSpec
 from trustformer.methods.base import Method
 from trustformer.methods.config import MethodConfig
 
 
 def build(config: MethodConfig, tensors: Sequence[TensorSpec]) -> Method:
-    """Return the centroid exchange of the config's variant."""
+    """Return the centroid exchange of the config's variant; raises `ConfigError` if nothing would be sent."""
+    if config.variant == "paper":
+        codec = PaperCodec.make(tensors, config.ratio)
+        if not codec.upload.tensors:
+            raise ConfigError(f"method.ratio {config.ratio:g} leaves no matrix a centroid", "raise method.ratio")
+        return Method(codec, common=False, weighted=False)
     layout = shared_layout(tensors, Codebook(config.block, config.clusters))
     return Method(DriftCodec(layout, layout), closing_exchanges=config.closing_exchanges)

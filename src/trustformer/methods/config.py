@@ -13,14 +13,16 @@ class MethodConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
     Attributes:
         name: `centroid` (this project), `fedavg`, `local` (no exchange), `centralized` (all data in one place).
-        variant: of `centroid`.
+        variant: of `centroid`: `codebook` (blocks of the drift, with codes), or `paper` (the published exchange).
+        ratio: of `paper`: centroids of a matrix as a share of its rows.
         block: entries of a block that one code stands for; larger is fewer bytes and coarser.
         clusters: centroids of a codebook, at most.
         closing_exchanges: exchanges without training after the last round; each shrinks what keeps clients apart.
     """
 
     name: Literal["centroid", "fedavg", "local", "centralized"] = "centroid"
-    variant: Literal["codebook"] = "codebook"
+    variant: Literal["codebook", "paper"] = "codebook"
+    ratio: Annotated[float, Meta(gt=0, le=1)] = 0.1
     block: Annotated[int, Meta(ge=1, le=1024)] = 8
     clusters: Annotated[int, Meta(ge=1, le=65536)] = 256
     closing_exchanges: Annotated[int, Meta(ge=0, le=16)] = 1

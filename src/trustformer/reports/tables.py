@@ -13,7 +13,7 @@ from rich.table import Table
 
 Result = dict[str, Any]
 
-COLUMNS = ("method", "BLEU", "chrF", "BLEU of G", "kB up", "kB down", "fewer bytes")
+COLUMNS = ("method", "BLEU", "chrF", "G BLEU", "kB up", "kB down", "fewer bytes")
 NOTE = (
     "BLEU, chrF: mean over the clients' own models on the test set; G: the common model. kB: sent by and to a client "
     "in a round, sealed, as counted. Fewer bytes: against dense fp32 weights, up / down."
@@ -21,56 +21,63 @@ NOTE = (
 
 
 def rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
-    """One row a method, in order of appearance; runs of several seeds as mean ± sample standard deviation."""
+    """One row a method, in order of appearance; of several seeds the mean, and of BLEU the standard deviation."""
     groups: dict[str, list[Result]] = {}
     for result in results:
         groups.setdefault(label(result), []).append(result)
-    return [_row(name, group) for name, group in groups.items()]
+    short = [_variant(group[0]) for group in groups.values()]
+    names = [full if short.count(brief) > 1 else brief for full, brief in zip(groups, short, strict=True)]
+    return [_row(name, group) for name, group in zip(names, groups.values(), strict=True)]
 
 
 def label(result: Result) -> str:
-    """Name of a row: the method, and for the centroid exchange its variant and what sets its bytes."""
-    if result["method"] != "centroid":
-        return str(result["method"])
+    """Full name of a row: the method, and for the centroid exchange its variant and what sets its bytes."""
     parts = dict(part.split(":", 1) for part in result["signature"].split("|") if ":" in part)
-    return f"centroid {result['variant']} d={parts['d']} K={parts['K']}"
+    shown = [f"{key}={parts[key]}" for key in ("d", "K", "ratio") if key in parts]
+    return " ".join([_variant(result), *shown])
+
+
+def _variant(result: Result) -> str:
+    return " ".join(filter(None, (result["method"], result["variant"])))
 
 
 def _row(name: str, group: Sequence[Result]) -> tuple[str, ...]:
-    scores = [_spread([result[key] for result in group]) for key in ("bleu", "chrf", "bleu_common")]
+    bleu = [result["bleu"] for result in group]
+    spread = f" ± {np.std(bleu, ddof=1):.1f}" if len(bleu) > 1 else ""
+    scores = [_mean([result[key] for result in group]) for key in ("chrf", "bleu_common")]
     sizes = [_kilobytes([result[f"bytes_{way}_per_client_round"] for result in group]) for way in ("up", "down")]
-    factors = [_factor([result[f"compression_{way}"] for result in group]) for way in ("up", "down")]
-    seeds = f" ({len(group)} seeds)" if len(group) > 1 else ""
-    return (name + seeds, *scores, *sizes, " / ".join(factors) if factors[0] != "-" else "-")
+    factors = [_mean([result[f"compression_{way}"] for result in group], "x") for way in ("up", "down")]
+    return (name, f"{np.mean(bleu):.1f}{spread}", *scores, *sizes, "/".join(factors) if factors[0] != "-" else "-")
 
 
-def _spread(values: Sequence[float | None]) -> str:
+def _mean(values: Sequence[float | None], unit: str = "") -> str:
     known = [value for value in values if value is not None]
-    if not known:
-        return "-"
-    text = f"{np.mean(known):.1f}"
-    return f"{text} ± {np.std(known, ddof=1):.1f}" if len(known) > 1 else text
+    return f"{np.mean(known):.1f}{unit}" if known else "-"
 
 
 def _kilobytes(values: Sequence[float]) -> str:
     return f"{np.mean(values) / 1000:,.0f}"
 
 
-def _factor(values: Sequence[float | None]) -> str:
-    known = [value for value in values if value is not None]
-    return f"{np.mean(known):.1f}x" if known else "-"
-
-
 def title(results: Sequence[Result]) -> str:
     """What was translated, and that a synthetic corpus is one."""
     first = results[0]
     kind = " - SYNTHETIC sentences" if first["synthetic"] else ""
-    return f"{first['data']}{kind}, {first['test_pairs']:,} test pairs, {first['parameters']:,} parameters"
+    seeds = sorted({result["seed"] for result in results})
+    mean = f"; mean ± standard deviation of seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else ""
+    return f"{first['data']}{kind}, {first['test_pairs']:,} test pairs, {first['parameters']:,} parameters{mean}"
 
 
 def results_table(results: Sequence[Result]) -> Table:
     """Return the table for a terminal."""
-    table = Table(title=title(results), caption=NOTE, title_justify="left", caption_justify="left", box=SIMPLE_HEAD)
+    table = Table(
+        title=title(results),
+        caption=NOTE,
+        title_justify="left",
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+    )
     for column in COLUMNS:
         table.add_column(column, justify="left" if column == "method" else "right", no_wrap=True)
     for row in rows(results):
