@@ -22,7 +22,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@touch $@
 
 demo: setup
-	@$(BIN)/trustformer compare configs/demo/local.toml configs/demo/fedavg.toml configs/demo/centroid.toml --out $(DEMO)
+	@$(BIN)/trustformer compare configs/demo/local.toml configs/demo/fedavg.toml configs/demo/centroid.toml --jobs 3 --out $(DEMO)
 
 test: setup
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest

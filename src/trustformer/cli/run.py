@@ -35,7 +35,8 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser = verbs.add_parser(
         "run",
         help="run a federation on one machine",
-        description="Run a federation on one machine. Without CONFIG: three clients and synthetic sentences.",
+        description="Run a federation on one machine. Without CONFIG and data.source: the quick start, three clients "
+        "with synthetic sentences of one domain each.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -49,9 +50,11 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def _run(options: argparse.Namespace) -> int:
     from trustformer.errors import ConfigError
-    from trustformer.experiment.config import load_config
+    from trustformer.experiment.config import QUICKSTART, load_config
 
-    config = load_config(options.config, options.set)
+    own_data = any(item.startswith("data.source=") and item != "data.source=toy" for item in options.set)
+    path = options.config or (None if own_data else QUICKSTART)
+    config = load_config(path, options.set)
     if options.resume and options.out is None:
         raise ConfigError("--resume needs --out", "name the run directory to go on with")
     out = options.out or _new_directory(config.method.name)

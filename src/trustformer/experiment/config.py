@@ -19,6 +19,9 @@ from trustformer.methods import MethodConfig
 from trustformer.models.seq2seq import ModelConfig
 from trustformer.training import TrainConfig
 
+QUICKSTART = Path(__file__).with_name("quickstart.toml")
+"""The config of a run that is given none."""
+
 
 class DataConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The `[data]` section.
@@ -96,7 +99,7 @@ class EnclaveConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A whole run. The defaults are the quick start.
+    """A whole run. The defaults suit some thousand pairs of real text a client; `quickstart.toml` the toy corpus.
 
     Attributes:
         seed: fixes data split, G_0, batches, dropout, k-means and cohorts.
@@ -130,7 +133,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
-    """Read a TOML file, or take the quick start, and apply `KEY=VALUE` overrides.
+    """Read a TOML file, or take the defaults, and apply `KEY=VALUE` overrides.
 
     Raises:
         ConfigError: unreadable file, unknown key, wrong type or value; names the key.
