@@ -270,6 +270,14 @@ def test_a_tokenizer_cannot_be_trained_on_next_to_nothing() -> None:
     assert "tokenizer" in caught.value.hint
 
 
+def test_a_loaded_model_trains_the_same_tensors_as_a_built_one(model: Any, tmp_path: Path) -> None:
+    save_model(model, tmp_path)
+    loaded, weights = load_model(tmp_path), get_weights(model)
+    for name, values in get_weights(loaded).items():
+        assert np.array_equal(values, weights.pop(name))
+    assert not weights
+
+
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no config\.json"):
         load_model(tmp_path)

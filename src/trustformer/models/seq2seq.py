@@ -120,7 +120,10 @@ def load_model(folder: Path) -> Model:
     """Read a model folder from disk; raises `ConfigError` if there is none."""
     if not (folder / "config.json").is_file():
         raise ConfigError(f"{folder} is not a model folder: it has no config.json")
-    return MarianMTModel.from_pretrained(folder, local_files_only=True)
+    model = MarianMTModel.from_pretrained(folder, local_files_only=True)
+    for side in (model.model.encoder, model.model.decoder):
+        side.embed_positions.requires_grad_(False)  # as in a model that was built: loading forgets it
+    return model
 
 
 def logits_of(model: Model, batch: Batch) -> torch.Tensor:
