@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        what = ": ".join(str(part) for part in (error.filename, error.strerror or error) if part)
         _complain(what, _HINTS.get(error.errno or 0, ""), debug=options.debug)
         return 1
     except KeyboardInterrupt:
