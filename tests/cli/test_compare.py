@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`trustformer compare`: runs what is missing, takes what is there, refuses what cannot be compared."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from conftest import Cli
+from trustformer.experiment.config import load_config
+
+
+def configs(folder: Path, settings: list[str], **more: list[str]) -> list[Path]:
+    paths = []
+    for name, overrides in more.items():
+        paths.append(folder / f"{name.replace('_', '.')}.toml")
+        paths[-1].write_text(load_config(None, [*settings, *overrides]).to_toml(), "utf-8")
+    return paths
+
+
+def test_two_methods_are_run_tabulated_and_reused(cli: Cli, settings: list[str], tmp_path: Path) -> None:
+    fast = ["rounds=1", "clients.count=2", "model.max_length=16"]
+    files = configs(
+        tmp_path,
+        settings,
+        lr0_01_local=[*fast, "method.name=local"],
+        lr0_01_fedavg=[*fast, "method.name=fedavg"],
+    )
+    out = tmp_path / "both"
+    code, shown, err = cli("compare", *files, "--out", out, "--jobs", 2)
+    assert code == 0, err
+    results = json.loads((out / "table.json").read_text("utf-8"))
+    assert [result["method"] for result in results] == ["local", "fedavg"]
+    table = (out / "table.md").read_text("utf-8")
+    for result in results:
+        assert result["signature"] in table
+    assert "local" in shown
+    assert sorted(path.name for path in out.iterdir() if path.is_dir()) == [
+        "lr0.01.fedavg-seed1",
+        "lr0.01.local-seed1",
+    ]
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("result.json")}
+    code, shown, err = cli("compare", *files, "--out", out, "--json")
+    assert code == 0
+    assert json.loads(shown) == results
+    assert err.count("finished before") == 2
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("result.json")} == before
+
+    code, _, err = cli("compare", *files, "--out", out, "--set", "train.learning_rate=0.1")
+    assert code == 2
+    assert "holds a run of another config" in err
+
+
+@pytest.mark.parametrize(
+    ("different", "section"),
+    [("data.limit=29", "data"), ("tokenizer.vocab_size=151", "tokenizer"), ("evaluation.beams=2", "evaluation")],
+)
+def test_configs_on_other_data_are_refused(
+    cli: Cli, settings: list[str], tmp_path: Path, different: str, section: str
+) -> None:
+    files = configs(tmp_path, settings, a=[], b=["method.name=local", different])
+    code, _, err = cli("compare", *files, "--out", tmp_path / "out")
+    assert code == 2
+    assert f"b and a differ in [{section}]" in err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--jobs", "0"], "--jobs is 0"),
+        (["--jobs", "-1"], "--jobs is -1"),
+        (["--seeds", "1", "1"], "--seeds 1 1"),
+        (["--seeds", "-1"], "--seeds"),
+        (["--set", "rounds=0"], "rounds"),
+    ],
+)
+def test_wrong_options_are_refused(
+    cli: Cli, settings: list[str], tmp_path: Path, arguments: list[str], part: str
+) -> None:
+    files = configs(tmp_path, settings, a=[])
+    code, _, err = cli("compare", *files, "--out", tmp_path / "out", *arguments)
+    assert code == 2
+    assert part in err
+
+
+def test_two_configs_of_one_name_and_a_missing_one_are_refused(cli: Cli, settings: list[str], tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    files = [*configs(tmp_path, settings, a=[]), *configs(tmp_path / "x", settings, a=[])]
+    code, _, err = cli("compare", *files, "--out", tmp_path / "out")
+    assert code == 2
+    assert "same file name" in err
+    code, _, err = cli("compare", files[0], tmp_path / "none.toml", "--out", tmp_path / "out")
+    assert code == 2
+    assert "none.toml" in err
