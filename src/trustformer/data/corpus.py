@@ -7,21 +7,17 @@ merely odd is counted and told in one sentence.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import io
 import os
-import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
 
+from trustformer.data.lines import MAX_LINE_BYTES as MAX_LINE_BYTES
+from trustformer.data.lines import count, numbered_lines
 from trustformer.errors import DataError
 
 DATA_VARIABLE = "TRUSTFORMER_DATA"
-MAX_LINE_BYTES = 1 << 20  # a line is held in memory whole; a longer one is no sentence
-_BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,24 +83,32 @@ def load_tsv(
     train_pairs, warnings = read_pairs(train, train_domains)
     valid_pairs, valid_warnings = read_pairs(valid, valid_domains)
     test_pairs, test_warnings = read_pairs(test, test_domains)
-    repeated = len(train_pairs) - len({(pair.source, pair.target) for pair in train_pairs})
-    if repeated:
-        warnings.append(f"{train.name}: {_count(repeated, 'pair')} equal to an earlier one kept")
     warnings += valid_warnings + test_warnings
-    train_sources = {pair.source for pair in train_pairs}
-    for name, pairs in (("valid", valid_pairs), ("test", test_pairs)):
+    return make_corpus(train_pairs, valid_pairs, test_pairs, name=train.name, warnings=warnings)
+
+
+def make_corpus(
+    train: Sequence[Pair], valid: Sequence[Pair], test: Sequence[Pair], *, name: str, warnings: Sequence[str]
+) -> Corpus:
+    """Put three splits together and add warnings about repeated pairs and about sources that train has too."""
+    found = []
+    repeated = len(train) - len({(pair.source, pair.target) for pair in train})
+    if repeated:
+        found.append(f"{name}: {count(repeated, 'pair')} equal to an earlier one kept")
+    train_sources = {pair.source for pair in train}
+    for split, pairs in (("valid", valid), ("test", test)):
         seen = sum(pair.source in train_sources for pair in pairs)
         if seen:
             verb = "occurs" if seen == 1 else "occur"
-            warnings.append(f"{seen:,} of {_count(len(pairs), f'{name} source')} also {verb} in train")
+            found.append(f"{seen:,} of {count(len(pairs), f'{split} source')} also {verb} in train")
     return Corpus(
-        train=tuple(train_pairs),
-        valid=tuple(valid_pairs),
-        test=tuple(test_pairs),
-        name=train.name,
+        train=tuple(train),
+        valid=tuple(valid),
+        test=tuple(test),
+        name=name,
         synthetic=False,
-        warnings=tuple(warnings),
-        digest=corpus_digest(train_pairs, valid_pairs, test_pairs),
+        warnings=(*warnings, *found),
+        digest=corpus_digest(train, valid, test),
     )
 
 
@@ -126,7 +130,7 @@ def read_pairs(path: Path, domains: Path | None = None) -> tuple[list[Pair], lis
             f"{path} has a suffix that is neither .tsv nor .tsv.gz",
             "give a file of source<TAB>target lines, plain or gzip-compressed",
         )
-    rows = [_split_row(path, number, line) for number, line in _lines(path)]
+    rows = [_split_row(path, number, line) for number, line in numbered_lines(path)]
     labels = _read_labels(domains, path, len(rows)) if domains is not None else [""] * len(rows)
     pairs: list[Pair] = []
     dropped: list[int] = []
@@ -136,11 +140,11 @@ def read_pairs(path: Path, domains: Path | None = None) -> tuple[list[Pair], lis
         else:
             dropped.append(number)
     if not pairs:
-        detail = f"all {_count(len(rows), 'row')} have an empty side" if rows else "the file is empty"
+        detail = f"all {count(len(rows), 'row')} have an empty side" if rows else "the file is empty"
         raise DataError(f"{path} has no pair ({detail})", "give a file with at least one source<TAB>target line")
     warnings = []
     if dropped:
-        what = _count(len(dropped), "pair")
+        what = count(len(dropped), "pair")
         warnings.append(f"{path.name}: {what} with an empty side dropped (first at line {dropped[0]})")
     return pairs, warnings
 
@@ -169,15 +173,11 @@ def resolve_path(text: str, base: Path) -> Path:
     )
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
-
-
 def _split_row(path: Path, number: int, line: str) -> tuple[str, str]:
     fields = line.split("\t")
     if len(fields) != 2:
         raise DataError(
-            f"{path}, line {number}: {_count(len(fields), 'field')} where source<TAB>target has 2",
+            f"{path}, line {number}: {count(len(fields), 'field')} where source<TAB>target has 2",
             "write one pair a line with exactly one TAB between the sides",
         )
     return fields[0].strip(), fields[1].strip()
@@ -185,57 +185,13 @@ def _split_row(path: Path, number: int, line: str) -> tuple[str, str]:
 
 def _read_labels(path: Path, pairs_path: Path, expected: int) -> list[str]:
     labels = []
-    for number, line in _lines(path):
+    for number, line in numbered_lines(path):
         labels.append(line.strip())
         if not labels[-1]:
             raise DataError(f"{path}, line {number}: the domain label is empty", "give every pair a label")
     if len(labels) != expected:
         raise DataError(
-            f"{path} has {_count(len(labels), 'label')} for {_count(expected, 'row')} of {pairs_path}",
+            f"{path} has {count(len(labels), 'label')} for {count(expected, 'row')} of {pairs_path}",
             "line N of the domain file labels line N of the pairs; give both the same number of lines",
         )
     return labels
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Line numbers from 1 and decoded lines without their line ends."""
-    offset = 0
-    for number, raw in enumerate(_raw_lines(path), start=1):
-        if len(raw) > MAX_LINE_BYTES:
-            raise DataError(f"{path}, line {number}: longer than 1 MiB", "split it: one sentence pair a line")
-        start = len(_BOM) if number == 1 and raw.startswith(_BOM) else 0
-        try:
-            line = raw[start:].decode("utf-8")
-        except UnicodeDecodeError as error:
-            at = offset + start + error.start
-            raise DataError(
-                f"{path}, line {number}: not UTF-8 at byte offset {at:,} of the text",
-                "convert the file to UTF-8",
-            ) from error
-        offset += len(raw)
-        yield number, line.rstrip("\r\n")
-
-
-def _raw_lines(path: Path) -> Iterable[bytes]:
-    """Lines as bytes, each cut one byte past the limit; every failure to read is a DataError."""
-    try:
-        with _open(path) as stream:
-            while raw := stream.readline(MAX_LINE_BYTES + 1):
-                yield raw
-    except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist", "check the path") from error
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        what = "truncated" if isinstance(error, EOFError) else "not valid gzip"
-        raise DataError(
-            f"{path} is {what} although its name ends in .gz",
-            "fetch it again, or rename it if it is not gzip",
-        ) from error
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}", "check that it is a readable file") from error
-
-
-def _open(path: Path) -> BinaryIO:
-    if path.suffix == ".gz":
-        # BufferedReader makes readline of gzip several times faster.
-        return cast(BinaryIO, io.BufferedReader(gzip.open(path, "rb")))
-    return path.open("rb")

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lines of text files, plain or gzip-compressed, in bounded memory; every failure names file and line."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import re
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from trustformer.errors import DataError
+
+MAX_LINE_BYTES = 1 << 20  # a line is held in memory whole; a longer one is no sentence
+_BOM = b"\xef\xbb\xbf"
+_Read = Callable[[BinaryIO], bytes]
+_BREAKS = re.compile(r"[ \t\r\n\v\f\0]*[\t\r\n\v\f\0][ \t\r\n\v\f\0]*")
+
+
+def count(number: int, noun: str) -> str:
+    """Return `1 pair` or `2 pairs`."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def one_line(text: str) -> str:
+    """Return a side as it stands in a line of a corpus: no TAB and no line break, no outer white space."""
+    return _BREAKS.sub(" ", text).strip()
+
+
+def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Line numbers from 1 and decoded lines (UTF-8, a byte order mark is skipped) without their line ends.
+
+    Raises:
+        DataError: missing, damaged or unreadable file, a line that is not UTF-8 or beyond 1 MiB.
+    """
+    offset = 0
+    for number, raw in enumerate(_raw_lines(path), start=1):
+        if len(raw) > MAX_LINE_BYTES:
+            raise DataError(f"{path}, line {number}: longer than 1 MiB", "split it: one sentence pair a line")
+        start = len(_BOM) if number == 1 and raw.startswith(_BOM) else 0
+        try:
+            line = raw[start:].decode("utf-8")
+        except UnicodeDecodeError as error:
+            at = offset + start + error.start
+            raise DataError(
+                f"{path}, line {number}: not UTF-8 at byte offset {at:,} of the text",
+                "convert the file to UTF-8",
+            ) from error
+        offset += len(raw)
+        yield number, line.rstrip("\r\n")
+
+
+def chunks(path: Path, size: int) -> Iterator[bytes]:
+    """Bytes of a file, at most `size` at a time; raises `DataError` as `numbered_lines` does."""
+    return _guarded(path, lambda stream: stream.read(size))
+
+
+def _raw_lines(path: Path) -> Iterable[bytes]:
+    """Lines as bytes, each cut one byte past the limit."""
+    return _guarded(path, lambda stream: stream.readline(MAX_LINE_BYTES + 1))
+
+
+def _guarded(path: Path, read: _Read) -> Iterator[bytes]:
+    """What `read` gives until it gives nothing; every failure to read is a DataError."""
+    try:
+        with _open(path) as stream:
+            while raw := read(stream):
+                yield raw
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist", "check the path") from error
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        what = "truncated" if isinstance(error, EOFError) else "not valid gzip"
+        raise DataError(
+            f"{path} is {what} although its name ends in .gz",
+            "fetch it again, or rename it if it is not gzip",
+        ) from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {error}", "check that it is a readable file") from error
+
+
+def _open(path: Path) -> BinaryIO:
+    if path.suffix == ".gz":
+        # BufferedReader makes readline of gzip several times faster.
+        return cast(BinaryIO, io.BufferedReader(gzip.open(path, "rb")))
+    return path.open("rb")
