@@ -50,8 +50,8 @@ def main() -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="trustformer.enclave", allow_abbrev=False, description=__doc__)
-    parser.add_argument("--socket", type=Path, required=True, help="Unix socket to serve on")
-    parser.add_argument("--terms", type=Path, required=True, help="terms.bin of the run")
+    parser.add_argument("--socket", required=True, help="Unix socket to serve on, or tcp:PORT of the loopback device")
+    parser.add_argument("--terms", required=True, help="terms.bin of the run; - for standard input")
     parser.add_argument("--state", type=Path, required=True, help="folder of the sealed state")
     parser.add_argument("--provider", choices=("simulated", "gramine-dcap"), required=True)
     parser.add_argument("--evidence", type=Path, help="folder of the simulated root; or of Gramine's pseudo-files")
@@ -63,7 +63,7 @@ def _serve(options: argparse.Namespace) -> None:
     if not sys.flags.isolated:
         raise ConfigError("the environment could change what runs", "start it with python -I -B -m trustformer.enclave")
     try:
-        with open(options.terms, "rb") as file:
+        with open(0 if options.terms == "-" else options.terms, "rb") as file:
             config = RunConfig.from_bytes(file.read(MAX_TERMS))
     except OSError as error:
         raise ConfigError(f"the terms {options.terms} cannot be read: {error.strerror}") from None

@@ -13,6 +13,7 @@ import trustformer
 from trustformer.message import enc
 
 MEASURED = (
+    "__init__.py",
     "errors.py",
     "message.py",
     "aggregation.py",
@@ -28,11 +29,17 @@ MEASURED = (
 )
 
 
+def measured_files() -> list[str]:
+    """Every source file of the enclave side, relative to the package, sorted: what an enclave's package holds."""
+    root = Path(trustformer.__file__).parent
+    found = [
+        file for name in MEASURED for file in ([root / name] if name.endswith(".py") else (root / name).glob("*.py"))
+    ]
+    return sorted(file.relative_to(root).as_posix() for file in found)
+
+
 def simulated_measurement() -> bytes:
     """Return SHA-256 over names and contents of the enclave side's source files, 32 bytes."""
     root = Path(trustformer.__file__).parent
-    files = [
-        file for name in MEASURED for file in ([root / name] if name.endswith(".py") else (root / name).glob("*.py"))
-    ]
-    parts = [(file.relative_to(root).as_posix(), file.read_bytes()) for file in sorted(files)]
+    parts = [(name, (root / name).read_bytes()) for name in measured_files()]
     return hashlib.sha256(enc("tfl/1 measurement", *(field for part in parts for field in part))).digest()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The enclave as a server on a Unix socket: one thread, one loop, one request at a time.
+"""The enclave as a server on a Unix or loopback socket: one thread, one loop, one request at a time.
 
     request   u32be length || operation (1 byte) || body          length counts operation and body
     reply     u32be length || status (1 byte: 0 done, 1 error) || body
@@ -17,7 +17,6 @@ import socket
 import struct
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 
 from trustformer.enclave.config import RunConfig
@@ -47,30 +46,18 @@ class Service:
     Args:
         enclave: answers.
         config: the run's terms; bounds every frame.
-        path: of the socket, made here with mode 0600.
+        address: path of a Unix socket, made here with mode 0600, or `tcp:PORT` of the loopback device: Unix sockets
+            of a library OS cannot be reached from outside. Whoever connects is as untrusted either way.
         linger: False to end when the last connection is closed, or when none comes within `PATIENCE`.
 
     Raises:
         ConfigError: the socket cannot be made.
     """
 
-    def __init__(self, enclave: Enclave, config: RunConfig, path: Path, *, linger: bool = True) -> None:
-        self._enclave, self._limits, self._path, self._linger = enclave, frame_limits(config), path, linger
-        if len(os.fsencode(path)) > MAX_PATH:
-            raise ConfigError(f"the socket path {path} is longer than {MAX_PATH} bytes", "choose a shorter folder")
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        mask = os.umask(0o177)
-        try:
-            with suppress(FileNotFoundError):
-                if path.is_socket():
-                    path.unlink()  # of a process that was killed
-            self._listener.bind(os.fspath(path))
-            self._listener.listen(64)
-        except OSError as error:
-            self._listener.close()
-            raise ConfigError(f"the socket {path} cannot be made: {error.strerror}") from None
-        finally:
-            os.umask(mask)
+    def __init__(self, enclave: Enclave, config: RunConfig, address: str, *, linger: bool = True) -> None:
+        self._enclave, self._limits, self._linger = enclave, frame_limits(config), linger
+        self._path = None if address.startswith("tcp:") else Path(address)
+        self._listener = _listen(address)
 
     def run(self) -> None:
         """Serve; returns when `linger` is False and nobody is connected any more."""
@@ -94,7 +81,8 @@ class Service:
         finally:
             selector.close()
             self._listener.close()
-            self._path.unlink(missing_ok=True)
+            if self._path is not None:
+                self._path.unlink(missing_ok=True)
 
     def _serve(self, connection: socket.socket) -> bool:
         """Answer one request; False when the connection is of no further use."""
@@ -135,6 +123,29 @@ class Service:
         reader.end()
         released = self._enclave.close(number)
         return enc(released.manifest, released.aggregate)
+
+
+def _listen(address: str) -> socket.socket:
+    path, port = Path(address), address.removeprefix("tcp:")
+    tcp = port != address
+    if tcp and not (port.isdecimal() and int(port) < 2**16):
+        raise ConfigError(f"{address!r} does not name a port")
+    if not tcp and len(os.fsencode(path)) > MAX_PATH:
+        raise ConfigError(f"the socket path {path} is longer than {MAX_PATH} bytes", "choose a shorter folder")
+    listener, mask = socket.socket(socket.AF_INET if tcp else socket.AF_UNIX), os.umask(0o177)
+    try:
+        if tcp:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        elif path.is_socket():
+            path.unlink()  # of a process that was killed
+        listener.bind(("127.0.0.1", int(port)) if tcp else os.fspath(path))
+        listener.listen(64)
+    except OSError as error:
+        listener.close()
+        raise ConfigError(f"the socket {address} cannot be made: {error.strerror}") from None
+    finally:
+        os.umask(mask)
+    return listener
 
 
 def _receive(connection: socket.socket, length: int) -> bytearray:
