@@ -26,7 +26,7 @@ from trustformer.experiment.record import RunDirectory
 from trustformer.federation.channel import Channel
 from trustformer.federation.client import Client
 from trustformer.federation.host import Host
-from trustformer.federation.ledger import Ledger
+from trustformer.federation.ledger import Ledger, whole_lines
 from trustformer.federation.remote import RemoteEnclave
 from trustformer.federation.store import ClientStore
 from trustformer.methods import Codec
@@ -56,6 +56,9 @@ class RunJournal:
         self._directory = directory
         path = directory.path / "attestation.json"
         self._records = json.loads(path.read_text("utf-8"))["verifications"] if path.exists() else []
+        self._receipts = directory.path / "receipts.jsonl"
+        if self._receipts.exists():
+            whole_lines(self._receipts)  # the next one begins a line of its own
 
     def verification(self, client_id: str, record: VerificationRecord) -> None:
         """Add one appraisal."""
@@ -65,7 +68,7 @@ class RunJournal:
     def receipt(self, client_id: str, signed: bytes) -> None:
         """Add one signed receipt."""
         line = json.dumps({"client": client_id, "receipt": base64.b64encode(signed).decode()})
-        with open(self._directory.path / "receipts.jsonl", "a", encoding="utf-8") as file:
+        with open(self._receipts, "a", encoding="utf-8") as file:
             file.write(line + "\n")
 
 

@@ -36,11 +36,7 @@ class Ledger:
         self.round = 0
         self.entries: list[Entry] = []
         if path.exists():
-            data = path.read_bytes()
-            whole = data[: data.rfind(b"\n") + 1]
-            self.entries = [Entry(**json.loads(line)) for line in whole.splitlines()]
-            if len(whole) < len(data):
-                os.truncate(path, len(whole))
+            self.entries = [Entry(**json.loads(line)) for line in whole_lines(path)]
 
     def add(self, client: str, direction: Direction, kind: str, size: int) -> None:
         """Count one message of `size` bytes in the current round."""
@@ -57,3 +53,12 @@ class Ledger:
             if entry.direction == direction and (chosen is None or entry.round in chosen):
                 totals[entry.client] = totals.get(entry.client, 0) + entry.bytes
         return totals
+
+
+def whole_lines(path: Path) -> list[bytes]:
+    """Return the lines of an append-only file; a last one without its end, left by a crash, is cut off."""
+    data = path.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    if len(whole) < len(data):
+        os.truncate(path, len(whole))
+    return whole.splitlines()
