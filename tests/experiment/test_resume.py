@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every method stops at an interrupt anywhere in a round and goes on to the same weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trustformer.experiment.config import load_config
+from trustformer.experiment.reporter import PlainReporter
+from trustformer.experiment.runner import run
+
+
+class Impatient(PlainReporter):
+    """Presses Ctrl-C when it reads a text for the n-th time."""
+
+    def __init__(self, text: str, times: int) -> None:
+        super().__init__()
+        self._text, self._times = text, times
+
+    def _read(self, text: str) -> None:
+        self._times -= self._text in text
+        if not self._times:
+            self._times = -1
+            raise KeyboardInterrupt
+
+    def note(self, text: str) -> None:
+        super().note(text)
+        self._read(text)
+
+    def progress(self, what: str, done: int, total: int, unit: str = "") -> None:
+        self._read(what)
+
+
+@pytest.mark.parametrize("method", ["centroid", "fedavg", "local", "centralized"])
+def test_interrupted_runs_end_like_others(
+    tiny_run: Callable[..., dict[str, Any]], settings: list[str], tmp_path: Path, method: str
+) -> None:
+    config = load_config(None, [*settings, f"method.name={method}"])
+    whole = tiny_run(tmp_path / "whole", f"method.name={method}")
+    moments = [("data ", 1), ("training", 1)]
+    if whole["common_digest"]:
+        moments += [("sending", 2), ("adopting", 2)]
+    moments += [("round 1/", 1), ("round 2 \u00b7 client 0 \u00b7 training", 1), ("validation", 1), ("translating", 1)]
+    out = tmp_path / "stopped"
+    stopped = 0
+    for text, times in moments:
+        try:
+            run(config, out, Impatient(text, times), resume=True)
+        except KeyboardInterrupt:
+            stopped += 1
+    result = run(config, out, PlainReporter(), resume=True)
+    assert stopped == len(moments)
+    for key in ("weights_digest", "common_digest", "nll", "bleu_per_client"):
+        assert result[key] == whole[key]
+
+
+def test_a_finished_run_is_given_back_without_work(tiny_run: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    first = tiny_run(tmp_path / "run", "method.name=local", "rounds=1")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
+    assert tiny_run(tmp_path / "run", "method.name=local", "rounds=1", resume=True) == first
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == before
