@@ -13,6 +13,10 @@ FLAGS = {
     "run": {"--out", "--set", "--resume", "--json"},
     "translate": {"--client", "--beams"},
     "compare": {"--out", "--set", "--seeds", "--jobs", "--json"},
+    "prepare": {
+        *("--out", "--format", "--source-language", "--target-language", "--valid", "--test", "--keep-repeated"),
+        *("--domain", "--hf-config", "--hf-split", "--json"),
+    },
 }
 SCRIPT = """
 import contextlib, io, sys

@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from trustformer.cli import attest, compare, run, translate
+from trustformer.cli import attest, compare, prepare, run, translate
 from trustformer.errors import TrustformerError
 
 _EPILOG = """\
@@ -19,6 +19,7 @@ examples:
   trustformer run config.toml --out runs/mine    your own federation; --resume goes on after a stop
   trustformer translate runs/mine                then type sentences
   trustformer compare a.toml b.toml --out runs/ab
+  trustformer prepare memory.tmx --out data/ours your own translation memory as a client folder
 
 exit codes: 0 done, 1 failure, 2 usage or config, 3 attestation refused, 130 interrupted (state saved)
 """
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=_version())
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    for verb in (run, translate, compare, attest):
+    for verb in (run, translate, compare, prepare, attest):
         verb.add_parser(verbs)
     options = parser.parse_args(arguments)
     try:

@@ -25,8 +25,8 @@ def count(number: int, noun: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return a side as it stands in a line of a corpus: no TAB and no line break, no outer white space."""
-    return _BREAKS.sub(" ", text).strip()
+    """Return a side as it stands in a line of a corpus: no TAB, line break or byte order mark, no outer white space."""
+    return _BREAKS.sub(" ", text.replace("\ufeff", "")).strip()
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
