@@ -10,6 +10,8 @@ from trustformer.message import Layout, Reader, digest, enc
 from trustformer.secure.sealing import KEY_SIZE, SUITE_NAME
 
 MAX_ROSTER = 10_000
+RELEASES = ("immediate", "acknowledged")
+RULES = ("mean", "trimmed_mean")
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,10 @@ class RunConfig:
         rounds: last exchange of the run.
         seed: of the answer's k-means.
         upload, answer: layouts of the two directions.
+        release: when the key of a round is given out: `immediate`, or `acknowledged` by two thirds of the roster.
+        rule: how updates are combined: `mean` weighted by examples, or `trimmed_mean` of equal weights.
+        trim_ppm: of `trimmed_mean`: share of the clients cut off at either end of every entry, in millionths.
+        max_norm_milli: largest L2 norm of a decoded update, in thousandths; beyond it, the update is refused.
     """
 
     run_id: bytes
@@ -43,6 +49,10 @@ class RunConfig:
     seed: int
     upload: Layout
     answer: Layout
+    release: str = "immediate"
+    rule: str = "mean"
+    trim_ppm: int = 0
+    max_norm_milli: int = 1_000_000
 
     def to_bytes(self) -> bytes:
         """Canonical bytes."""
@@ -51,6 +61,7 @@ class RunConfig:
             enc(*(part for client, key in self.roster for part in (client, key))),
             *(self.min_clients, self.max_share_ppm, self.rounds, self.seed),
             *(self.upload.to_bytes(), self.answer.to_bytes()),
+            *(self.release, self.rule, self.trim_ppm, self.max_norm_milli),
         )
 
     @classmethod
@@ -67,14 +78,24 @@ class RunConfig:
             roster.append((inner.text(64), inner.bytes32()))
         min_clients, max_share_ppm, rounds, seed = (reader.integer() for _ in range(4))
         upload, answer = (Layout.from_bytes(reader.raw(limit=2**22)) for _ in range(2))
+        release, rule, trim_ppm, max_norm_milli = reader.text(), reader.text(), reader.integer(), reader.integer()
         reader.end()
         config = cls(
             *(run_id, provider, experiment, common, tuple(roster)),
             *(min_clients, max_share_ppm, rounds, seed),
             *(upload, answer),
+            release=release,
+            rule=rule,
+            trim_ppm=trim_ppm,
+            max_norm_milli=max_norm_milli,
         )
         config.check()
         return config
+
+    @property
+    def quorum(self) -> int:
+        """Clients that must have acknowledged a round before its key is given out: two thirds of the roster."""
+        return -(-2 * len(self.roster) // 3)
 
     @property
     def digest(self) -> bytes:
@@ -106,6 +127,10 @@ class RunConfig:
             raise ProtocolError(f"min_clients is {self.min_clients} with {len(clients)} clients on the roster")
         if not 500_000 <= self.max_share_ppm <= 1_000_000:
             raise ProtocolError(f"max_share is {self.max_share_ppm / 1e6:g}; it must be from 0.5 to 1")
+        if self.release not in RELEASES or self.rule not in RULES:
+            raise ProtocolError(f"release {self.release!r} or rule {self.rule!r} is not known")
+        if not 0 <= self.trim_ppm < 500_000 or self.max_norm_milli < 1:
+            raise ProtocolError("trim must be from 0 to less than 0.5, max_norm at least 0.001")
         upload, answer = ({t.name: t.shape for t in layout.tensors} for layout in (self.upload, self.answer))
         if upload != answer:
             raise ProtocolError("the layouts of upload and answer describe different tensors")

@@ -55,6 +55,13 @@ def _pairs(reader: Reader, read: Callable[[Reader], tuple[object, bytes]]) -> tu
     return tuple(pairs)
 
 
+def _wrap(reader: Reader) -> bytes:
+    wrapped = reader.raw(limit=WRAP_SIZE)
+    if len(wrapped) not in (0, WRAP_SIZE):
+        raise MessageError(f"list: a wrapped key of {len(wrapped)} bytes")
+    return wrapped
+
+
 _READ: dict[str, Callable[[Reader], object]] = {
     "id16": lambda reader: reader.raw(limit=16, exactly=16),
     "b32": Reader.bytes32,
@@ -62,7 +69,7 @@ _READ: dict[str, Callable[[Reader], object]] = {
     "flag": lambda reader: bool(reader.integer(1)),
     "text": lambda reader: reader.text(ID_LIMIT),
     "uploads": lambda reader: _pairs(reader, lambda r: (r.text(ID_LIMIT), r.bytes32())),
-    "keys": lambda reader: _pairs(reader, lambda r: (r.bytes32(), r.raw(limit=WRAP_SIZE, exactly=WRAP_SIZE))),
+    "keys": lambda reader: _pairs(reader, lambda r: (r.bytes32(), _wrap(r))),
 }
 
 
@@ -230,21 +237,29 @@ class Manifest(Wire):
 
 @dataclass(frozen=True)
 class Sync(Wire):
-    """A client asks for the rounds after the last it holds; keys come wrapped to `recipient`."""
+    """A client asks for the rounds after the last it holds; keys come wrapped to `recipient`.
+
+    `acknowledged` is the hash of the newest manifest the client has verified and stored; zero for none. By naming
+    it the client promises never to upload for that round again.
+    """
 
     LABEL = "tfl/1 sync"
-    KINDS = ("id16", "id16", "text", "int", "b32", "b32")
+    KINDS = ("id16", "id16", "text", "int", "b32", "b32", "b32")
     run_id: bytes
     boot_id: bytes
     client_id: str
     round: int
     manifest_hash: bytes
     recipient: bytes
+    acknowledged: bytes = NO_HASH
 
 
 @dataclass(frozen=True)
 class Synced(Wire):
-    """(manifest hash, wrapped round key) of each round a client asked for, in order; bound to its request."""
+    """(manifest hash, wrapped round key) of each round a client asked for, in order; bound to its request.
+
+    The newest round's key is empty while too few clients have acknowledged it.
+    """
 
     LABEL = "tfl/1 synced"
     KINDS = ("b32", "keys")

@@ -14,7 +14,7 @@ from collections import Counter
 
 import numpy as np
 
-from trustformer.aggregation import WeightedMean
+from trustformer.aggregation import TrimmedMean, WeightedMean
 from trustformer.attestation.evidence import Attester, Binding
 from trustformer.enclave.config import RunConfig
 from trustformer.enclave.protocol import (
@@ -70,12 +70,19 @@ class Enclave:
         self._state = stored or State(0, (), b"", None)
         self._residual_reset = False
         self._claims: dict[str, Hello] = {}
+        self._acknowledged: set[str] = set()
+        self._confirmed = False  # whether this boot knows that nobody has seen more than it remembers
         self._attempt = 1
         self._open_round()
 
     def _open_round(self) -> None:
         self._accepted: dict[str, tuple[bytes, bytes]] = {}  # client -> (ciphertext digest, commitment)
-        self._mean = WeightedMean(self._config.upload, self._config.max_share_ppm / 1e6)
+        config, norm = self._config, self._config.max_norm_milli / 1e3
+        self._mean: WeightedMean | TrimmedMean
+        if config.rule == "trimmed_mean":
+            self._mean = TrimmedMean(config.upload, config.trim_ppm / 1e6, norm)
+        else:
+            self._mean = WeightedMean(config.upload, config.max_share_ppm / 1e6, norm)
 
     @property
     def round(self) -> int:
@@ -106,8 +113,9 @@ class Enclave:
         if hello.run_id != self._config.run_id:
             raise ProtocolError("hello: belongs to another run")
         signed_body(request, self._config.key_of(hello.client_id), "hello")
-        self._claims[hello.client_id] = hello
-        self._check_history(hello)
+        known = self._claims.get(hello.client_id)
+        if known is None or hello.round >= known.round:  # an older one was held back and repeated
+            self._check_history(hello)
         evidence = b"" if hello.boot_id == self.boot_id else self._evidence(hello)
         welcome = Welcome(
             boot_id=self.boot_id,
@@ -138,8 +146,13 @@ class Enclave:
 
     def _check_history(self, hello: Hello) -> None:
         """A client that saw more than this boot remembers: go on from what a quorum holds, with s = 0."""
-        ours = (self._state.round, self._hash)
-        if hello.round < self._state.round or (hello.round, hello.manifest_hash) == ours:
+        if hello.round > self._state.round and self._confirmed:
+            raise ProtocolError(f"hello: round {hello.round} has not been closed", "this client's history is another's")
+        self._claims[hello.client_id] = hello
+        if (hello.round, hello.manifest_hash) == (self._state.round, self._hash):
+            self._acknowledged.add(hello.client_id)
+            return
+        if hello.round < self._state.round:
             return
         if hello.round == self._state.round:
             raise ProtocolError(
@@ -155,13 +168,15 @@ class Enclave:
             )
         self._state = State(newest, ((manifest_hash, b"\0" * 32),), b"", None)
         self._residual_reset = True
+        self._acknowledged = {c for c, claim in self._claims.items() if claim.round == newest}
         self._open_round()
 
     def _expected_common(self) -> bytes:
         """Digest of G that most clients at the newest round hold; zero while nobody has said."""
         if self._state.round == 0:
             return self._config.common_digest
-        said = Counter(c.common_digest for c in self._claims.values() if c.manifest_hash == self._hash)
+        claims = (c for c in self._claims.values() if c.manifest_hash == self._hash)
+        said = Counter(claim.common_digest for claim in claims if claim.common_digest != NO_HASH)
         return max(said, key=lambda value: (said[value], value)) if said else NO_HASH
 
     # ---- upload ----
@@ -232,13 +247,28 @@ class Enclave:
                 f"close: {count} updates in round {number}, {self._config.min_clients} are needed",
                 "nothing was released; the clients upload again under a new attempt",
             )
+        self._confirm()
         state = self._combine(number)
         self._store.save(state)  # before anything leaves: a restart must not release a second result
         self._state = state
-        self._residual_reset, self._attempt = False, 1
+        self._residual_reset, self._attempt, self._confirmed = False, 1, True
+        self._acknowledged = set()
         self._open_round()
         assert self._state.released is not None
         return self._state.released
+
+    def _confirm(self) -> None:
+        """After a boot nothing new is released before `min_clients` confirm its state and while any has seen more.
+
+        Hellos may be repeated by the host, but an upload is bound to this boot, and a client uploads only where the
+        state is the newest it has seen; so those whose updates are combined have confirmed it afresh.
+        """
+        claims = [(claim.round, claim.manifest_hash) for claim in self._claims.values()]
+        count = claims.count((self._state.round, self._hash))
+        if not self._confirmed and max(claims, default=(0, b""))[0] > self._state.round:
+            raise ProtocolError("close: a client has seen a newer round than this boot", "its state was rolled back")
+        if not self._confirmed and count < self._config.min_clients:
+            raise ProtocolError(f"close: {count} of {self._config.min_clients} clients needed confirm the state")
 
     def _combine(self, number: int) -> State:
         answer = self._config.answer
@@ -287,6 +317,9 @@ class Enclave:
     def sync(self, request: bytes) -> bytes:
         """Answer a `Sync` with the round keys a client lacks, wrapped to a fresh key of its own.
 
+        Where the terms say `acknowledged`, the newest round's key is left out until enough clients have shown that
+        they know its manifest: the host could otherwise have the round done again without one of them, and subtract.
+
         Raises:
             MessageError, SealError: malformed, or not by the client it names.
             ProtocolError: another run or boot, or a history that is not this run's.
@@ -306,8 +339,16 @@ class Enclave:
             raise RoundsGoneError(f"sync: the keys of the rounds after {ask.round} are gone", "take a dense G")
         if before != ask.manifest_hash:
             raise ProtocolError(f"sync: the client holds another history of round {ask.round}")
+        if ask.acknowledged == self._hash:
+            self._acknowledged.add(ask.client_id)
+        waits = self._config.release == "acknowledged" and len(self._acknowledged) < self._config.quorum
         wrapped = tuple(
-            (manifest_hash, wrap_key(key, ask.recipient, Synced.info(manifest_hash, ask.client_id)))
+            (
+                manifest_hash,
+                b""
+                if waits and manifest_hash == self._hash
+                else wrap_key(key, ask.recipient, Synced.info(manifest_hash, ask.client_id)),
+            )
             for manifest_hash, key in entries
         )
         return sign(Synced(digest(request), wrapped).to_bytes(), self._signer)
