@@ -56,6 +56,8 @@ class Host:
     def _keep(self, number: int, data: bytes) -> None:
         temporary = self._path(number).with_suffix(".new")
         temporary.write_bytes(data)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
         os.replace(temporary, self._path(number))
 
     def _path(self, number: int) -> Path:
