@@ -75,9 +75,8 @@ def row_clusters(W_RD: Array, n_clusters: int) -> tuple[Array, Codes]:
     """
     C_KD = W_RD[np.random.default_rng(_SEED).permutation(len(W_RD))[:n_clusters]]
     labels_R = assign(W_RD, C_KD)
-    ones = np.ones(len(W_RD), np.float32)
     for _ in range(_STEPS):
-        C_KD, _ = cluster_means(W_RD, labels_R, n_clusters, ones)
+        C_KD, _ = cluster_means(W_RD, labels_R, n_clusters)
         again_R = assign(W_RD, C_KD)
         if np.array_equal(again_R, labels_R):
             break

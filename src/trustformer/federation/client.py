@@ -15,7 +15,7 @@ import numpy as np
 
 from trustformer.codec.weights import Weights, weights_digest
 from trustformer.data.batches import Example
-from trustformer.enclave.protocol import Manifest
+from trustformer.enclave.protocol import NO_HASH, Manifest
 from trustformer.errors import ProtocolError, RoundsGoneError, TrustformerError
 from trustformer.federation.channel import Channel, Position
 from trustformer.federation.common import CommonReply, CommonRequest
@@ -87,6 +87,13 @@ class Client:
             self._common_digest = (self.state.round, weights_digest(self.state.common))
         return Position(self.state.round, self.state.manifest_hash, self._common_digest[1])
 
+    @property
+    def _standing(self) -> Position:
+        """What the enclave is told: the newest round this client has seen, be it adopted yet or not."""
+        if self.state.acknowledged <= self.state.round:
+            return self.position
+        return Position(self.state.acknowledged, self.state.acknowledged_hash, NO_HASH)
+
     def greet(self) -> None:
         """Verify the enclave and catch up with rounds this client missed.
 
@@ -94,7 +101,7 @@ class Client:
             BehindError: too many rounds missed, or their keys are gone.
             AttestationError, ProtocolError: this client sends nothing.
         """
-        welcome = self.channel.hello(self.position)
+        welcome = self.channel.hello(self._standing)
         if welcome.round - self.state.round > self._max_lag:
             raise BehindError(f"client {self.id} is {welcome.round - self.state.round} rounds behind")
         if welcome.round > self.state.round:
@@ -102,7 +109,7 @@ class Client:
                 self.adopt()
             except RoundsGoneError as error:
                 raise BehindError(f"client {self.id} cannot catch up: {error.message}") from error
-            self.channel.hello(self.position)
+            self.channel.hello(self._standing)
 
     def train(self, number: int, *, epochs: bool = True, report: Report | None = None) -> None:
         """Train for round `number` and store the coded drift, unless that was done before a crash.
@@ -127,7 +134,7 @@ class Client:
 
     def _encode(self, codec: Codec, number: int) -> Update:
         started = time.perf_counter()
-        rng = np.random.default_rng([self._seed, self._index, number, 1])
+        rng = np.random.default_rng([self._seed, number])  # the same for all: equal drifts give equal messages
         body = codec.encode(self.state.weights, self.state.common, rng)
         self.seconds["encoding"] += time.perf_counter() - started
         return Update(number, self.position.common_digest, self._shares, os.urandom(32), body)
@@ -139,20 +146,38 @@ class Client:
         """
         if self.state.pending is None:
             return "adopted"  # a crash came after adoption
+        if self.state.pending.round <= self.state.acknowledged:
+            return "late"  # whoever has it repeated could subtract the one result from the other
         started = time.perf_counter()
         status = self.channel.upload(self.state.pending)
         self.seconds["sealing"] += time.perf_counter() - started
         return status
 
     def adopt(self) -> None:
-        """Take over every round released since the last one this client adopted."""
+        """Take over every round released since the last one this client adopted; raises `NotReleasedError`."""
+        self.acknowledge()
         started = time.perf_counter()
         before = self.state.round
-        for manifest, aggregate in self.channel.sync(self.position):
-            self._apply(manifest, aggregate)
-        if self.state.round > before:
-            self._store.save(self.state)
+        try:
+            for manifest, aggregate in self.channel.sync(self.position, self.state.acknowledged_hash):
+                self._apply(manifest, aggregate)
+        finally:
+            if self.state.round > before:
+                self._store.save(self.state)
         self.seconds["decoding"] += time.perf_counter() - started
+
+    def acknowledge(self) -> None:
+        """Where the terms ask for it: store the newest manifest's hash, then tell the enclave that it is stored."""
+        if not self.channel.acknowledges:
+            return
+        state = self.state
+        number, manifest_hash = self.channel.newest(self.position, state.acknowledged_hash)
+        if number < state.acknowledged or (number == state.acknowledged and manifest_hash != state.acknowledged_hash):
+            raise ProtocolError(f"round {number}: another history than this client has acknowledged")
+        if number > max(state.acknowledged, state.round):
+            state.acknowledged, state.acknowledged_hash = number, manifest_hash
+            self._store.save(state)
+            self.channel.newest(self.position, manifest_hash)
 
     def _apply(self, manifest: Manifest, aggregate: Aggregate) -> None:
         """Subtract the own update if and only if the manifest lists it."""
@@ -177,7 +202,7 @@ class Client:
         Raises:
             ProtocolError: the sponsor's model is not the one most clients hold.
         """
-        welcome = self.channel.hello(self.position)
+        welcome = self.channel.hello(self._standing)
         request = CommonRequest.new(self.channel, welcome.round)
         reply = self.channel.link.ask_common(request.signed, sponsor.share_common)
         common = CommonReply.open(reply, request, sponsor.id, self.channel.config)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lloyd's k-means with k-means++ seeding (Arthur and Vassilvitskii, 2007), weighted, bit-reproducible.
+"""Lloyd's k-means with k-means++ seeding (Arthur and Vassilvitskii, 2007), bit-reproducible.
 
 Shapes: N points, D entries a point, K clusters. All arithmetic runs over fixed blocks of points and sums
 in float64 in point order, so that the number of threads does not change a byte of the result.
@@ -31,25 +31,21 @@ def assign(X_ND: Array, C_KD: Array) -> Codes:
     return codes
 
 
-def cluster_means(X_ND: Array, codes: Codes, n_clusters: int, weights_N: Array) -> tuple[Array, Codes]:
-    """Return the weighted mean of each cluster, float32 (K, D), and the number of points in each, (K,).
-
-    An empty cluster, or one whose points all weigh nothing, has the mean zero.
-    """
-    weights = weights_N.astype(np.float64)
-    mass_K = np.bincount(codes, weights, n_clusters)
-    means_KD: npt.NDArray[np.float64] = np.zeros((n_clusters, X_ND.shape[1]))
+def cluster_means(X_ND: Array, codes: Codes, n_clusters: int) -> tuple[Array, Codes]:
+    """Return the mean of each cluster, float32 (K, D), and the number of points in each, (K,); empty ones are zero."""
+    counts_K = np.bincount(codes, minlength=n_clusters)
+    means_KD: npt.NDArray[np.float64] = np.empty((n_clusters, X_ND.shape[1]))
     for column in range(X_ND.shape[1]):
-        means_KD[:, column] = np.bincount(codes, X_ND[:, column] * weights, n_clusters)
-    means_KD /= np.where(mass_K > 0, mass_K, 1)[:, None]
-    return means_KD.astype(np.float32), np.bincount(codes, minlength=n_clusters)
+        means_KD[:, column] = np.bincount(codes, X_ND[:, column], n_clusters)
+    means_KD /= np.maximum(counts_K, 1)[:, None]
+    return means_KD.astype(np.float32), counts_K
 
 
-def _plus_plus(X_ND: Array, n_clusters: int, weights_N: Array, rng: np.random.Generator) -> Array:
-    """Pick initial centroids: each next one with probability proportional to weight x squared distance."""
+def _plus_plus(X_ND: Array, n_clusters: int, rng: np.random.Generator) -> Array:
+    """Pick initial centroids: each next one with probability proportional to squared distance."""
     C_KD = np.empty((n_clusters, X_ND.shape[1]), np.float32)
     nearest_N = np.full(len(X_ND), np.inf, np.float32)
-    mass_N: npt.NDArray[np.float64] = weights_N.astype(np.float64)
+    mass_N: npt.NDArray[np.float64] = np.ones(len(X_ND))
     for k in range(n_clusters):
         cumulative_N = np.cumsum(mass_N)
         if cumulative_N[-1] <= 0:  # fewer distinct points than clusters: repeat any
@@ -59,7 +55,7 @@ def _plus_plus(X_ND: Array, n_clusters: int, weights_N: Array, rng: np.random.Ge
         C_KD[k] = X_ND[min(int(np.searchsorted(cumulative_N, draw, side="right")), len(X_ND) - 1)]
         difference_ND = X_ND - C_KD[k]
         np.minimum(nearest_N, np.einsum("nd,nd->n", difference_ND, difference_ND), out=nearest_N)
-        mass_N = nearest_N.astype(np.float64) * weights_N
+        mass_N = nearest_N.astype(np.float64)
     return C_KD
 
 
@@ -81,15 +77,8 @@ def _distinct(X_ND: Array, n_clusters: int) -> Array | None:
     return points if np.array_equal(points[inverse], X_ND) else None
 
 
-def kmeans(
-    X_ND: Array,
-    n_clusters: int,
-    rng: np.random.Generator,
-    *,
-    weights_N: Array | None = None,
-    max_iter: int = 12,
-) -> Array:
-    """Return centroids, float32 of shape (min(K, N), D), of weighted points.
+def kmeans(X_ND: Array, n_clusters: int, rng: np.random.Generator, *, max_iter: int = 12) -> Array:
+    """Return centroids, float32 of shape (min(K, N), D).
 
     At most K distinct points are returned exactly. Lloyd steps stop after `max_iter` or when no assignment
     changes; a cluster that became empty keeps its centroid.
@@ -98,24 +87,22 @@ def kmeans(
         X_ND: finite float32 points, N >= 1.
         n_clusters: K >= 1; more clusters than points are cut to N.
         rng: the only source of randomness.
-        weights_N: non-negative float32 weights of the points, 1 where absent.
         max_iter: upper bound of Lloyd steps.
     """
     n_clusters = min(n_clusters, len(X_ND))
-    weights = np.ones(len(X_ND), np.float32) if weights_N is None else weights_N
     distinct = _distinct(X_ND, n_clusters)
     if distinct is not None:
         filler = np.repeat(distinct[:1], n_clusters - len(distinct), 0)
         return np.concatenate([distinct, filler])
     if len(X_ND) > _SAMPLE_PER_CLUSTER * n_clusters:
         chosen = np.sort(rng.choice(len(X_ND), _SAMPLE_PER_CLUSTER * n_clusters, replace=False))
-        X_ND, weights = X_ND[chosen], weights[chosen]
-    C_KD = _plus_plus(X_ND, n_clusters, weights, rng)
+        X_ND = X_ND[chosen]
+    C_KD = _plus_plus(X_ND, n_clusters, rng)
     codes = None
     for _ in range(max_iter):
         previous, codes = codes, assign(X_ND, C_KD)
         if previous is not None and np.array_equal(previous, codes):
             break
-        means_KD, counts_K = cluster_means(X_ND, codes, n_clusters, weights)
+        means_KD, counts_K = cluster_means(X_ND, codes, n_clusters)
         C_KD[counts_K > 0] = means_KD[counts_K > 0]
     return C_KD
