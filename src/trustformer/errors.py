@@ -7,7 +7,8 @@ TrustformerError
 ├── MessageError       bytes that are not what the run's layout says
 ├── SealError          a ciphertext or signature that does not open or verify
 ├── ProtocolError      a well-formed request at the wrong time: late, duplicate, wrong round
-│   └── RoundsGoneError    rounds that nobody can give any more one by one
+│   ├── RoundsGoneError    rounds that nobody can give any more one by one
+│   └── NotReleasedError   a round whose key waits for acknowledgements
 ├── EnclaveLostError   the enclave's process ended and another was started in its place
 └── AttestationError   evidence that a policy refuses (exit code 3); one subclass per check
 
@@ -58,6 +59,10 @@ class ProtocolError(TrustformerError):
 
 class RoundsGoneError(ProtocolError):
     """The rounds a client missed cannot be had one by one; it needs the dense common model."""
+
+
+class NotReleasedError(ProtocolError):
+    """Too few clients have acknowledged the newest round; its key is given out when enough have."""
 
 
 class EnclaveLostError(TrustformerError):

@@ -109,6 +109,7 @@ class Player:
     round: int = 0
     manifest_hash: bytes = NO_HASH
     acknowledged: int = 0
+    acknowledged_hash: bytes = NO_HASH
 
     @property
     def position(self) -> Position:

@@ -92,10 +92,18 @@ class EnclaveConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     Attributes:
         process: run the enclave as a process of its own; results are the same either way.
         restarts: how often a dead enclave process is replaced before the run ends with an error.
+        release: `immediate`, or `acknowledged`: a round's key waits until two thirds of the clients have its manifest.
+        rule: `mean` weighted by examples, or `trimmed_mean`: equal weights, without the extremes of every entry.
+        trim: of `trimmed_mean`: share of the clients cut off at either end.
+        max_norm: an update of a larger L2 norm is refused.
     """
 
     process: bool = True
     restarts: Annotated[int, Meta(ge=0, le=1000)] = 3
+    release: Literal["immediate", "acknowledged"] = "immediate"
+    rule: Literal["mean", "trimmed_mean"] = "mean"
+    trim: Annotated[float, Meta(ge=0, lt=0.5)] = 0.2
+    max_norm: Annotated[float, Meta(ge=0.001, le=1e9)] = 1000.0
 
 
 class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -194,7 +194,16 @@ def _terms(
         seed=config.seed,
         upload=codec.upload,
         answer=codec.answer,
+        release=config.enclave.release,
+        rule=config.enclave.rule,
+        trim_ppm=round(config.enclave.trim * 1e6) if config.enclave.rule == "trimmed_mean" else 0,
+        max_norm_milli=round(config.enclave.max_norm * 1e3),
     )
+    if terms.release == "acknowledged" and terms.min_clients < terms.quorum:
+        raise ConfigError(
+            "enclave.release is acknowledged, which takes two thirds of the clients in every round",
+            f"--set clients.min_clients={terms.quorum}",
+        )
     terms.check()
     directory.write("terms.bin", terms.to_bytes())
     return terms

@@ -23,6 +23,7 @@ from trustformer.enclave.config import RunConfig
 from trustformer.enclave.protocol import (
     MAX_MESSAGE,
     NO_BOOT,
+    NO_HASH,
     Hello,
     Manifest,
     Receipt,
@@ -35,7 +36,7 @@ from trustformer.enclave.protocol import (
     signed_body,
     split_signed,
 )
-from trustformer.errors import ProtocolError, SealError
+from trustformer.errors import NotReleasedError, ProtocolError, SealError
 from trustformer.federation.host import Link, split_kept
 from trustformer.message import Aggregate, Reader, Update, digest
 from trustformer.secure.identity import Identity
@@ -182,43 +183,83 @@ class Channel:
             raise SealError("receipt: is for another upload")
         return receipt.status
 
-    def sync(self, position: Position) -> Iterator[tuple[Manifest, Aggregate]]:
+    @property
+    def acknowledges(self) -> bool:
+        """Whether a round's key waits until clients have acknowledged its manifest."""
+        return self.config.release == "acknowledged"
+
+    def newest(self, position: Position, acknowledged: bytes) -> tuple[int, bytes]:
+        """Fetch and check the manifests after `position`; return the last one's round and hash.
+
+        Args:
+            position: where this client stands.
+            acknowledged: hash of the newest manifest this client has stored, which the enclave is told.
+
+        Raises:
+            ProtocolError, MessageError, SealError: as for `sync`.
+        """
+        number, manifest_hash = position.round, position.manifest_hash
+        for manifest, _, _ in self._missed(position, acknowledged, RecipientKey(), manifests_only=True):
+            number, manifest_hash = manifest.round, manifest.hash
+        return number, manifest_hash
+
+    def sync(self, position: Position, acknowledged: bytes = NO_HASH) -> Iterator[tuple[Manifest, Aggregate]]:
         """Yield manifest and aggregate of every round after `position`, each checked before it is given.
 
         Raises:
+            NotReleasedError: too few clients have acknowledged the newest round.
             ProtocolError: a break in the chain, too few clients in a round, or rounds that are gone.
             MessageError, SealError: data that is malformed, altered, or not the enclave's.
         """
-        welcome, key = self.welcome, RecipientKey()
+        size, key = body_size(self.config.answer), RecipientKey()
+        length = len(Aggregate(0, b"").to_bytes()) + size
+        for manifest, wrapped, sealed in self._missed(position, acknowledged, key):
+            if not wrapped:
+                message = f"round {manifest.round}: too few clients have acknowledged it"
+                raise NotReleasedError(message, "ask again when more clients have")
+            round_key = key.unwrap(wrapped, Synced.info(manifest.hash, self.client_id))
+            aggregate = Aggregate.from_bytes(decrypt_chunks(round_key, sealed, length), size)
+            if aggregate.round != manifest.round:
+                raise SealError(f"aggregate: of round {aggregate.round} where {manifest.round} is due")
+            yield manifest, aggregate
+
+    def _missed(
+        self, position: Position, acknowledged: bytes, key: RecipientKey, *, manifests_only: bool = False
+    ) -> Iterator[tuple[Manifest, bytes, bytes]]:
+        """Yield checked manifest, wrapped key and sealed aggregate of every round after `position`."""
+        welcome = self.welcome
         ask = Sync(
-            *(self.config.run_id, welcome.boot_id, self.client_id),
-            *(position.round, position.manifest_hash, key.public),
+            run_id=self.config.run_id,
+            boot_id=welcome.boot_id,
+            client_id=self.client_id,
+            round=position.round,
+            manifest_hash=position.manifest_hash,
+            recipient=key.public,
+            acknowledged=acknowledged,
         )
         request = sign(ask.to_bytes(), self.identity)
-        reader = Reader(self.link.sync(request, position.round), "sync reply")
+        reply = self.link.sync(request, position.round, manifests_only=manifests_only)
+        reader = Reader(reply, "sync reply")
         synced = Synced.from_bytes(signed_body(reader.raw(limit=MAX_MESSAGE), welcome.signer, "synced"))
         if synced.request_digest != digest(request):
             raise SealError("synced: answers another request")
-        size = body_size(self.config.answer)
-        length = len(Aggregate(0, b"").to_bytes()) + size
+        length = len(Aggregate(0, b"").to_bytes()) + body_size(self.config.answer)
         number, previous = position.round, position.manifest_hash
         for manifest_hash, wrapped in synced.rounds:
             kept = reader.raw(limit=MAX_MESSAGE + sealed_length(length))
             signed, sealed = split_kept(kept, MAX_MESSAGE + sealed_length(length))
             manifest = Manifest.from_bytes(split_signed(signed, "manifest")[0])
             number += 1
-            self._check(manifest, manifest_hash, number, previous, sealed)
+            self._check(manifest, manifest_hash, number, previous)
+            if not manifests_only and manifest.aggregate_digest != digest(sealed):
+                raise SealError(f"round {number}: manifest or aggregate is not the one the enclave released")
             previous = manifest_hash
-            round_key = key.unwrap(wrapped, Synced.info(manifest_hash, self.client_id))
-            aggregate = Aggregate.from_bytes(decrypt_chunks(round_key, sealed, length), size)
-            if aggregate.round != number:
-                raise SealError(f"aggregate: of round {aggregate.round} where {number} is due")
-            yield manifest, aggregate
+            yield manifest, wrapped, sealed
         reader.end()
 
-    def _check(self, manifest: Manifest, manifest_hash: bytes, number: int, previous: bytes, sealed: bytes) -> None:
+    def _check(self, manifest: Manifest, manifest_hash: bytes, number: int, previous: bytes) -> None:
         """The enclave signed `manifest_hash`; everything else follows from it."""
-        if manifest.hash != manifest_hash or manifest.aggregate_digest != digest(sealed):
+        if manifest.hash != manifest_hash:
             raise SealError(f"round {number}: manifest or aggregate is not the one the enclave released")
         if (manifest.run_id, manifest.cfg) != (self.config.run_id, self.config.digest):
             raise ProtocolError(f"round {number}: the manifest belongs to another run")

@@ -74,8 +74,8 @@ class Host:
         self.seconds += time.perf_counter() - started
         return reply
 
-    def sync(self, request: bytes, after: int) -> bytes:
-        """Relay a request for missed rounds and attach their manifests and sealed aggregates."""
+    def sync(self, request: bytes, after: int, *, manifests_only: bool = False) -> bytes:
+        """Relay a request for missed rounds and attach their manifests and, unless told not to, sealed aggregates."""
         synced = self._enclave.sync(request)
         kept = []
         for number in range(after + 1, self.round + 1):
@@ -83,7 +83,8 @@ class Host:
                 self.close(number)  # a crash between release and keep: the enclave gives the same answer again
             if not self._path(number).exists():
                 raise RoundsGoneError(f"the host has lost the released data of round {number}", "take a dense G")
-            kept.append(self._path(number).read_bytes())
+            data = self._path(number).read_bytes()
+            kept.append(enc(split_kept(data, len(data))[0], b"") if manifests_only else data)
         return enc(synced, *kept)
 
 
@@ -101,9 +102,10 @@ class Link:
         """Send a sealed update, receive a receipt."""
         return self._down("upload", self._host.upload(self._up("upload", request)))
 
-    def sync(self, request: bytes, after: int) -> bytes:
+    def sync(self, request: bytes, after: int, *, manifests_only: bool = False) -> bytes:
         """Ask for the rounds after `after`; receive keys, manifests and sealed aggregates."""
-        return self._down("sync", self._host.sync(self._up("sync", request), after))
+        reply = self._host.sync(self._up("sync", request), after, manifests_only=manifests_only)
+        return self._down("sync", reply)
 
     def ask_common(self, request: bytes, answer: Callable[[bytes], bytes]) -> bytes:
         """Ask another client, through the host, for the dense common model."""

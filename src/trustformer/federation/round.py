@@ -83,6 +83,8 @@ def _exchange(
         if client.id in cohort.late:
             send(client)
     for client in present:
+        client.acknowledge()
+    for client in present:
         report(client.id, "adopting", 0, 1)
         client.adopt()
 

@@ -29,6 +29,8 @@ class ClientState:
         round: last exchange adopted; `manifest_hash` is that of its manifest.
         trained: last round trained for; `loss` is its mean, in nats per token.
         pending: the update of `trained`, from before it is sent until its exchange is adopted.
+        acknowledged: last round whose manifest this client has told the enclave it holds; nothing is uploaded for
+            it, or for one before it, ever again. `acknowledged_hash` is the manifest's.
     """
 
     weights: Weights
@@ -39,6 +41,8 @@ class ClientState:
     trained: int = 0
     loss: float = 0.0
     pending: Update | None = None
+    acknowledged: int = 0
+    acknowledged_hash: bytes = bytes(32)
 
 
 class ClientStore:
@@ -70,6 +74,8 @@ class ClientStore:
         meta = {
             "round": str(state.round),
             "manifest_hash": state.manifest_hash.hex(),
+            "acknowledged": str(state.acknowledged),
+            "acknowledged_hash": state.acknowledged_hash.hex(),
             "trained": str(state.trained),
             "loss": repr(state.loss),
             "steps": str(state.optimizer.steps),
@@ -108,6 +114,8 @@ def _state(tensors: dict[str, Weights], meta: dict[str, str]) -> ClientState:
         trained=int(meta["trained"]),
         loss=float(meta["loss"]),
         pending=pending,
+        acknowledged=int(meta["acknowledged"]),
+        acknowledged_hash=bytes.fromhex(meta["acknowledged_hash"]),
     )
 
 
