@@ -41,6 +41,7 @@ MULTI30K := benchmarks/configs/multi30k
 results: setup
 	@$(BIN)/trustformer compare $(MULTI30K)/local.toml $(MULTI30K)/fedavg.toml $(MULTI30K)/centroid.toml \
 		--seeds 1 2 3 --out runs/multi30k
+	@$(BIN)/python benchmarks/keep.py runs/multi30k benchmarks/results/multi30k
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info

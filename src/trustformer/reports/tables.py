@@ -25,9 +25,14 @@ def rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
     groups: dict[str, list[Result]] = {}
     for result in results:
         groups.setdefault(label(result), []).append(result)
-    short = [_variant(group[0]) for group in groups.values()]
-    names = [full if short.count(brief) > 1 else brief for full, brief in zip(groups, short, strict=True)]
-    return [_row(name, group) for name, group in zip(names, groups.values(), strict=True)]
+    short = names(results)
+    return [_row(short[full], group) for full, group in groups.items()]
+
+
+def names(results: Sequence[Result]) -> dict[str, str]:
+    """Return the shortest names that tell the rows apart, by full label."""
+    brief = {label(result): _variant(result) for result in results}
+    return {full: name if list(brief.values()).count(name) == 1 else full for full, name in brief.items()}
 
 
 def label(result: Result) -> str:
@@ -110,6 +115,7 @@ def samples_table(results: Sequence[Result], runs: Sequence[Path], count: int = 
     pairs = [sources[index].split("\t") for index in chosen]
     table.add_row("source", *(pair[0] for pair in pairs))
     table.add_row("reference", *(pair[1] for pair in pairs))
-    for name, translations in lines.items():
-        table.add_row(name, *(translations[index] for index in chosen))
+    short = names(results)
+    for full, translations in lines.items():
+        table.add_row(short[full], *(translations[index] for index in chosen))
     return table

@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Copies what a comparison measured, without models and private state, to where it is committed.
+
+python benchmarks/keep.py runs/multi30k benchmarks/results/multi30k
+"""
+
+import shutil
+import sys
+from pathlib import Path
+
+KEPT = ("config.toml", "environment.json", "result.json", "rounds.jsonl")
+
+
+def keep(source: Path, target: Path) -> None:
+    """Copy the tables and, of every finished run, its config, environment, result and rounds."""
+    for file in (*source.glob("table.*"), *(run / name for run in sorted(source.iterdir()) for name in KEPT)):
+        if file.is_file() and (file.parent == source or (file.parent / "result.json").is_file()):
+            copy = target / file.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copy)
+
+
+if __name__ == "__main__":
+    keep(Path(sys.argv[1]), Path(sys.argv[2]))
