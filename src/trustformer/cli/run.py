@@ -13,7 +13,7 @@ from typing import Any
 _EPILOG = """\
 keys for --set (SECTION.KEY=VALUE), with their defaults, are in docs/config.md; the most used:
   seed, rounds                          integers
-  data.source                           toy | tsv
+  data.source                           toy | tsv | tmx | jsonl | text | folder | hf (docs/data.md)
   data.train, data.valid, data.test     FILE.tsv[.gz] with source<TAB>target; also looked up in $TRUSTFORMER_DATA
   data.train_domains, data.test_domains one label a line
   data.limit                            use the first N training pairs

@@ -34,7 +34,8 @@ class Corpus:
     """What a run reads.
 
     `name` is the train file's name or says that the corpus is synthetic; `warnings` are counted sentences for
-    the user; `digest` is the hex SHA-256 of `corpus_digest`.
+    the user; `digest` is the hex SHA-256 of `corpus_digest`. `owners` has the numbers of train, valid and test pairs
+    of each client where every client brought its own; the splits are then theirs in order.
     """
 
     train: tuple[Pair, ...]
@@ -44,6 +45,7 @@ class Corpus:
     synthetic: bool
     warnings: tuple[str, ...]
     digest: str
+    owners: tuple[tuple[int, int, int], ...] = ()
 
     def domains(self) -> tuple[str, ...]:
         """Sorted names of the domains present in train; empty where there are no labels."""
@@ -88,7 +90,13 @@ def load_tsv(
 
 
 def make_corpus(
-    train: Sequence[Pair], valid: Sequence[Pair], test: Sequence[Pair], *, name: str, warnings: Sequence[str]
+    train: Sequence[Pair],
+    valid: Sequence[Pair],
+    test: Sequence[Pair],
+    *,
+    name: str,
+    warnings: Sequence[str],
+    owners: tuple[tuple[int, int, int], ...] = (),
 ) -> Corpus:
     """Put three splits together and add warnings about repeated pairs and about sources that train has too."""
     found = []
@@ -109,6 +117,7 @@ def make_corpus(
         synthetic=False,
         warnings=(*warnings, *found),
         digest=corpus_digest(train, valid, test),
+        owners=owners,
     )
 
 

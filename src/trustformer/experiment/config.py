@@ -15,6 +15,8 @@ from msgspec import Meta, Struct, field
 
 from trustformer.errors import ConfigError
 from trustformer.evaluation.translation import EvaluationConfig
+from trustformer.experiment.checks import check
+from trustformer.experiment.toml import write_toml
 from trustformer.methods import MethodConfig
 from trustformer.models.seq2seq import ModelConfig
 from trustformer.training import TrainConfig
@@ -23,17 +25,27 @@ QUICKSTART = Path(__file__).with_name("quickstart.toml")
 """The config of a run that is given none."""
 
 
+Language = Annotated[str, Meta(pattern="^[A-Za-z]{2,8}([-_][A-Za-z0-9]{1,8})*$")]
+
+_LATER = {"data": ("source_language", "target_language", "name", "config"), "clients": ("folders",)}
+"""Keys that a config's text leaves out at their defaults, so that records from before they came are still its own."""
+
+
 class DataConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The `[data]` section.
 
     Attributes:
-        source: `toy` (built in, synthetic) or `tsv` (`source<TAB>target`, also .gz).
-        train, valid, test: files of `tsv`; relative ones are looked up in TRUSTFORMER_DATA, then here.
-        train_domains, valid_domains, test_domains: one label a line, beside those files.
+        source: `toy` (built in, synthetic), `tsv` (`source<TAB>target`), `tmx`, `jsonl`, `text` (two aligned files),
+            `folder` (made by `trustformer prepare`), `hf` (Hugging Face data set); files also as .gz.
+        train, valid, test: files; relative ones are looked up in TRUSTFORMER_DATA, then here. Of `text`: `corpus` for
+            `corpus.ru` and `corpus.en`; of `folder`: only train, the folder; of `hf`: names of splits, if unusual.
+        train_domains, valid_domains, test_domains: of `tsv`: one label a line, beside those files.
         limit: use the first so many training pairs; 0 for all (`toy`: 6,000).
+        source_language, target_language: languages of `tmx`, `jsonl`, `text` and `hf`.
+        name, config: of `hf`: a name such as `wmt19` and a configuration such as `ru-en`, or a folder.
     """
 
-    source: Literal["toy", "tsv"] = "toy"
+    source: Literal["toy", "tsv", "tmx", "jsonl", "text", "hf", "folder"] = "toy"
     train: str = ""
     valid: str = ""
     test: str = ""
@@ -41,6 +53,10 @@ class DataConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     valid_domains: str = ""
     test_domains: str = ""
     limit: Annotated[int, Meta(ge=0)] = 0
+    source_language: Language = "ru"
+    target_language: Language = "en"
+    name: str = ""
+    config: str = ""
 
 
 class TokenizerConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -48,7 +64,7 @@ class TokenizerConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
     Attributes:
         train_on: `public` (a share of the corpus set aside and declared public) or a text or tsv file.
-        public_share: of `tsv` corpora, the first part of the training file; no client trains on it.
+        public_share: of corpora that are not built in, the first part of the training file; no client trains on it.
         vocab_size: pieces, at most.
         file: a ready SentencePiece model instead.
     """
@@ -72,6 +88,7 @@ class ClientsConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         min_clients: fewest updates a round may combine; 0 for two thirds of the clients.
         max_share: no client weighs more than this in the mean.
         max_lag: most rounds a client catches up one by one; beyond, it takes the dense common model.
+        folders: one folder of `trustformer prepare` a client, in the place of a split; sets the count.
     """
 
     count: Annotated[int, Meta(ge=1, le=1000)] = 3
@@ -84,6 +101,7 @@ class ClientsConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     min_clients: Annotated[int, Meta(ge=0, le=1000)] = 0
     max_share: Annotated[float, Meta(ge=0.5, le=1)] = 0.6
     max_lag: Annotated[int, Meta(ge=1)] = 8
+    folders: tuple[str, ...] = ()
 
 
 class EnclaveConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
@@ -133,11 +151,16 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         return self.clients.min_clients or max(1, -(-2 * self.clients.count // 3))
 
     def to_toml(self) -> str:
-        """The config with every key, as `load_config` reads it; of `[enclave]` only what is not the default."""
+        """The config as `load_config` reads it; of `[enclave]` and newer keys only what is not the default."""
         tree = msgspec.to_builtins(self)
+        for section, names in _LATER.items():
+            defaults = msgspec.to_builtins(type(getattr(self, section))())
+            for name in names:
+                if tree[section][name] == defaults[name]:
+                    del tree[section][name]
         if not tree["enclave"]:  # where the enclave runs is no part of an experiment
             del tree["enclave"]
-        return _toml(tree)
+        return write_toml(tree)
 
 
 def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
@@ -156,6 +179,7 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
             raise ConfigError(f"the config {path} is not TOML: {error}") from None
     for override in overrides:
         _override(tree, override)
+    _count_folders(tree)
     try:
         config = msgspec.convert(tree, Config)
     except msgspec.ValidationError as error:
@@ -165,14 +189,26 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
             raise ConfigError(f"config: {key}: expected a finite number, got {value}")
         if isinstance(value, str) and any(unicodedata.category(character) in ("Cc", "Cs") for character in value):
             raise ConfigError(f"config: {key}: {value!r} holds a control character or is not UTF-8")
-    _check(config)
+    check(config)
     return config
+
+
+def _count_folders(tree: dict[str, Any]) -> None:
+    """Set `clients.count` to the number of `clients.folders`."""
+    clients = tree.get("clients")
+    folders = clients.get("folders") if isinstance(clients, dict) else None
+    if not (isinstance(clients, dict) and isinstance(folders, list) and folders):
+        return
+    if clients.setdefault("count", len(folders)) != len(folders):
+        raise ConfigError(f"clients.count is {clients['count']}, clients.folders has {len(folders)}")
 
 
 def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
     for key, value in tree.items():
         if isinstance(value, dict):
             yield from _leaves(value, f"{prefix}{key}.")
+        elif isinstance(value, (list, tuple)):
+            yield from ((prefix + key, item) for item in value)
         else:
             yield prefix + key, value
 
@@ -207,41 +243,3 @@ def _readable(error: msgspec.ValidationError) -> str:
         kind = next(f.type for f in msgspec.structs.fields(struct) if f.name == name)
         return f"{key}: {message.removeprefix('Invalid enum value ')} is none of {', '.join(kind.__args__)}"
     return f"{key}: {message[0].lower()}{message[1:]}" if key else message
-
-
-def _check(config: Config) -> None:
-    _check_paper(config)
-    data = config.data
-    if data.source == "tsv":
-        for name in ("train", "valid", "test"):
-            if not getattr(data, name):
-                raise ConfigError(f"data.{name} is missing", f"--set data.{name}=FILE.tsv.gz")
-    if config.min_clients > config.clients.count:
-        raise ConfigError(f"clients.min_clients is {config.min_clients}, clients.count is {config.clients.count}")
-    if data.source == "tsv" and config.clients.split == "domain" and not data.train_domains:
-        raise ConfigError("clients.split is domain without labels", "--set data.train_domains=FILE")
-
-
-def _check_paper(config: Config) -> None:
-    """The published exchange knows no absence: without a common model a client cannot catch up."""
-    clients = config.clients
-    paper = config.method.name == "centroid" and config.method.variant == "paper"
-    if paper and (clients.participation < 1 or clients.late > 0 or clients.cohorts):
-        raise ConfigError(
-            "method.variant paper needs every client in every round",
-            "leave clients.participation at 1, clients.late at 0 and clients.cohorts empty",
-        )
-
-
-def _toml(tree: dict[str, Any], prefix: str = "") -> str:
-    plain = [f"{key} = {_value(value)}\n" for key, value in tree.items() if not isinstance(value, dict)]
-    tables = [
-        f"\n[{prefix}{key}]\n" + _toml(value, f"{prefix}{key}.")
-        for key, value in tree.items()
-        if isinstance(value, dict)
-    ]
-    return "".join(plain + tables)
-
-
-def _value(value: object) -> str:
-    return msgspec.json.encode(value).decode()

@@ -4,19 +4,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 from trustformer.codec.weights import Weights, specs_of, weights_digest
 from trustformer.data.batches import Example, to_examples
-from trustformer.data.corpus import Corpus, Pair, corpus_digest, load_tsv, read_pairs, resolve_path
+from trustformer.data.corpus import Corpus, Pair, corpus_digest, read_pairs, resolve_path
 from trustformer.data.partitioners import partition
 from trustformer.data.tokenizer import Tokenizer
 from trustformer.data.toy import toy_corpus
 from trustformer.errors import DataError
-from trustformer.experiment.config import Config, DataConfig
+from trustformer.experiment.config import Config
+from trustformer.experiment.corpora import read_corpus, read_folders
 from trustformer.message import digest, enc
 from trustformer.methods import Method, build
-from trustformer.models.seq2seq import Model, build_model, get_weights
+from trustformer.models.seq2seq import PRESETS, Model, build_model, get_weights
 
 TOY_PAIRS = 6000
 
@@ -63,9 +65,7 @@ def prepare(config: Config, tokenizer: Tokenizer | None = None) -> Prepared:
     start = get_weights(model)
     method = build(config.method, specs_of(start))
     count = 1 if method.pooled else config.clients.count
-    parts = partition(
-        corpus.train, count, config.clients.split if count > 1 else "iid", alpha=config.clients.alpha, seed=config.seed
-    )
+    parts = divide(config, corpus, count)
     examples = to_examples(corpus.train, tokenizer, config.model.max_length)
     width = len(str(count - 1))
     clients = {f"{index:0{width}d}": [examples[i] for i in part] for index, part in enumerate(parts)}
@@ -75,20 +75,30 @@ def prepare(config: Config, tokenizer: Tokenizer | None = None) -> Prepared:
     return Prepared(corpus, tokenizer, clients, model, start, method, digest(agreed))
 
 
+def divide(config: Config, corpus: Corpus, count: int) -> list[list[int]]:
+    """Return the training pairs of each of `count` clients as indexes: their own, or a part by `clients.split`."""
+    if corpus.owners and count > 1:
+        ends = list(accumulate(train for train, _, _ in corpus.owners))
+        return [list(range(start, end)) for start, end in zip([0, *ends], ends, strict=False)]
+    clients = config.clients
+    return partition(corpus.train, count, clients.split if count > 1 else "iid", alpha=clients.alpha, seed=config.seed)
+
+
 def load_corpus(config: Config) -> tuple[Corpus, tuple[Pair, ...]]:
     """Return the corpus and its public share, which no client trains on."""
     data = config.data
     if data.source == "toy":
         return toy_corpus(config.seed, train=data.limit or TOY_PAIRS)
-    paths = {name: _path(getattr(data, name)) for name in _FILES if getattr(data, name)}
-    corpus = load_tsv(**paths)
+    if config.clients.folders:
+        return read_folders(config.clients.folders, data.limit), ()
+    corpus = read_corpus(data)
     share = 0
-    if config.tokenizer.train_on == "public" and not config.tokenizer.file:
+    if config.tokenizer.train_on == "public" and not config.tokenizer.file and config.model.preset in PRESETS:
         share = max(1, int(len(corpus.train) * config.tokenizer.public_share))
     train = corpus.train[share:]
     if data.limit > len(train):
         raise DataError(
-            f"data.limit is {data.limit:,}, but {data.train} has {len(train):,} pairs beside the public share"
+            f"data.limit is {data.limit:,}, but {corpus.name} has {len(train):,} pairs beside the public share"
         )
     train = train[: data.limit or None]
     name = f"{corpus.name}, {len(train):,} pairs"
@@ -102,9 +112,6 @@ def load_corpus(config: Config) -> tuple[Corpus, tuple[Pair, ...]]:
         digest=corpus_digest(train, corpus.valid, corpus.test),
     )
     return shrunk, corpus.train[:share]
-
-
-_FILES = tuple(name for name in DataConfig.__struct_fields__ if name not in ("source", "limit"))
 
 
 def _path(text: str) -> Path:

@@ -55,8 +55,12 @@ def _values(kind: Any) -> str:
     """Describe a field's type: its choices, or its bounds."""
     if get_origin(kind) is not None and hasattr(kind, "__metadata__"):
         base, meta = kind.__origin__, kind.__metadata__[0]
+        if meta.pattern:
+            return "text"
         bounds = [f"{sign} {value:g}" for sign, value in _bounds(meta)]
         return f"{base.__name__} {', '.join(bounds)}"
+    if get_origin(kind) is tuple:
+        return "list of text"
     choices = get_args(kind)
     return ", ".join(f"`{choice}`" for choice in choices) if choices else "text" if kind is str else kind.__name__
 
