@@ -115,14 +115,14 @@ def test_the_byte_fields_are_the_sum_of_the_ledger(
 
 
 def body_length(layout: Layout) -> int:
-    """The formula of the docs: scales, centroids and codes, or plain entries."""
+    """The formula of the docs: a scale, centroids and codes, or plain entries."""
     length = 0
     for group in layout.groups:
         if isinstance(group.coding, Codebook):
             blocks = sum(-(-tensor.size // group.coding.block) for tensor in group.tensors)
             clusters = min(group.coding.clusters, blocks)
             bits = (clusters - 1).bit_length()
-            length += 4 * len(group.tensors) + 2 * clusters * group.coding.block + -(-blocks * bits // 8)
+            length += 4 + 2 * clusters * group.coding.block + -(-blocks * bits // 8)
         else:
             width = 4 if group.coding.dtype == "float32" else 2
             length += width * sum(tensor.size for tensor in group.tensors)
