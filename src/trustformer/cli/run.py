@@ -18,7 +18,7 @@ keys for --set (SECTION.KEY=VALUE), with their defaults, are in docs/config.md; 
   data.train_domains, data.test_domains one label a line
   data.limit                            use the first N training pairs
   clients.count, clients.split          N; iid | domain | dirichlet (clients.alpha)
-  model.preset                          tiny | small | base
+  model.preset                          tiny | small | base | a model FOLDER to continue from
   train.local_epochs, train.learning_rate, train.batch_tokens
   method.name                           centroid | fedavg | local | centralized
 

@@ -23,27 +23,28 @@ class Example:
 
 @dataclass(frozen=True)
 class Batch:
-    """Padded ids, int64: `source` (B, S), `target` (B, T)."""
+    """Padded ids, int64: `source` (B, S), `target` (B, T); `pad_id` is no token."""
 
     source: torch.Tensor
     target: torch.Tensor
+    pad_id: int = PAD_ID
 
     @property
     def target_tokens(self) -> int:
         """Target tokens that are not padding."""
-        return int((self.target != PAD_ID).sum())
+        return int((self.target != self.pad_id).sum())
 
 
 def to_examples(pairs: Sequence[Pair], tokenizer: Tokenizer, max_length: int) -> list[Example]:
     """Tokenise pairs; sides longer than `max_length` tokens are cut."""
     sources = tokenizer.encode([pair.source for pair in pairs], max_length)
-    targets = tokenizer.encode([pair.target for pair in pairs], max_length)
+    targets = tokenizer.encode([pair.target for pair in pairs], max_length, target=True)
     return [Example(*sides) for sides in zip(sources, targets, strict=True)]
 
 
-def pad(rows: Sequence[Sequence[int]]) -> torch.Tensor:
+def pad(rows: Sequence[Sequence[int]], pad_id: int = PAD_ID) -> torch.Tensor:
     """Return ids padded on the right, int64 (B, longest)."""
-    padded = np.full((len(rows), max(map(len, rows))), PAD_ID, np.int64)
+    padded = np.full((len(rows), max(map(len, rows))), pad_id, np.int64)
     for row, ids in zip(padded, rows, strict=True):
         row[: len(ids)] = ids
     return torch.from_numpy(padded)
@@ -73,6 +74,7 @@ def make_batches(
     return batches
 
 
-def collate(examples: Sequence[Example], indexes: Sequence[int]) -> Batch:
+def collate(examples: Sequence[Example], indexes: Sequence[int], pad_id: int = PAD_ID) -> Batch:
     """Return one padded batch."""
-    return Batch(pad([examples[i].source for i in indexes]), pad([examples[i].target for i in indexes]))
+    sides = ([examples[i].source for i in indexes], [examples[i].target for i in indexes])
+    return Batch(pad(sides[0], pad_id), pad(sides[1], pad_id), pad_id)

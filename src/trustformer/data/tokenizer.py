@@ -27,6 +27,9 @@ class Tokenizer:
         model: bytes of a SentencePiece model with pad, end and unknown at 0, 1, 2.
     """
 
+    pad_id = PAD_ID
+    eos_id = EOS_ID
+
     def __init__(self, model: bytes) -> None:
         self.model = model
         try:
@@ -87,8 +90,11 @@ class Tokenizer:
         """Digest of the model file, 32 bytes."""
         return digest(self.model)
 
-    def encode(self, sentences: Sequence[str], max_length: int) -> list[list[int]]:
-        """Return ids with the end token, at most `max_length` a sentence; longer ones are cut."""
+    def encode(self, sentences: Sequence[str], max_length: int, *, target: bool = False) -> list[list[int]]:
+        """Return ids with the end token, at most `max_length` a sentence; longer ones are cut.
+
+        `target` says that the sentences are of the target language, which is all the same to this tokenizer.
+        """
         return [[*ids[: max_length - 1], EOS_ID] for ids in self._processor.encode(list(sentences))]
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:

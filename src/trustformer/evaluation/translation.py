@@ -14,7 +14,7 @@ import torch.nn.functional as functional
 from msgspec import Meta, Struct
 
 from trustformer.data.batches import Example, collate, make_batches, pad
-from trustformer.data.tokenizer import PAD_ID, Tokenizer
+from trustformer.data.tokenizer import Tokenizer
 from trustformer.models.seq2seq import Model, logits_of
 
 Report = Callable[[int, int], None]
@@ -68,11 +68,11 @@ def translate(
     translations = [""] * len(sources)
     for start in range(0, len(order), batch_sentences):
         chosen = order[start : start + batch_sentences]
-        ids = pad([sources[i] for i in chosen])
+        ids = pad([sources[i] for i in chosen], tokenizer.pad_id)
         with torch.inference_mode():
             output = model.generate(
                 input_ids=ids,
-                attention_mask=(ids != PAD_ID).long(),
+                attention_mask=(ids != tokenizer.pad_id).long(),
                 max_length=min(longest, 2 * ids.shape[1] + 10),
                 num_beams=beams,
                 do_sample=False,
@@ -97,10 +97,10 @@ def negative_log_likelihood(model: Model, examples: Sequence[Example], report: R
     model.eval()
     total, tokens, done = 0.0, 0, 0
     for indexes in make_batches(examples, batch_tokens=4096):
-        batch = collate(examples, indexes)
+        batch = collate(examples, indexes, model.config.pad_token_id)
         with torch.inference_mode():
             logits = logits_of(model, batch).flatten(0, 1)
-            loss = functional.cross_entropy(logits, batch.target.flatten(), ignore_index=PAD_ID, reduction="sum")
+            loss = functional.cross_entropy(logits, batch.target.flatten(), ignore_index=batch.pad_id, reduction="sum")
         total, tokens, done = total + float(loss), tokens + batch.target_tokens, done + len(indexes)
         if report is not None:
             report(done, len(examples))

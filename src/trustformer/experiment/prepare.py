@@ -10,14 +10,16 @@ from pathlib import Path
 from trustformer.codec.weights import Weights, specs_of, weights_digest
 from trustformer.data.batches import Example, to_examples
 from trustformer.data.corpus import Corpus, Pair, corpus_digest, read_pairs, resolve_path
+from trustformer.data.marian import load_tokenizer
 from trustformer.data.partitioners import partition
 from trustformer.data.tokenizer import Tokenizer
 from trustformer.data.toy import toy_corpus
-from trustformer.errors import DataError
+from trustformer.errors import ConfigError, DataError
 from trustformer.experiment.config import Config
 from trustformer.experiment.corpora import read_corpus, read_folders
 from trustformer.message import digest, enc
 from trustformer.methods import Method, build
+from trustformer.models.folder import continue_model
 from trustformer.models.seq2seq import PRESETS, Model, build_model, get_weights
 
 TOY_PAIRS = 6000
@@ -61,7 +63,10 @@ def prepare(config: Config, tokenizer: Tokenizer | None = None) -> Prepared:
     """
     corpus, public = load_corpus(config)
     tokenizer = tokenizer or _tokenizer(config, public)
-    model = build_model(config.model, tokenizer.vocab_size, config.seed)
+    if config.model.preset in PRESETS:
+        model = build_model(config.model, tokenizer.vocab_size, config.seed)
+    else:
+        model = continue_model(Path(config.model.preset), config.model, tokenizer.vocab_size)
     start = get_weights(model)
     method = build(config.method, specs_of(start))
     count = 1 if method.pooled else config.clients.count
@@ -120,6 +125,10 @@ def _path(text: str) -> Path:
 
 def _tokenizer(config: Config, public: tuple[Pair, ...]) -> Tokenizer:
     settings = config.tokenizer
+    if config.model.preset not in PRESETS:
+        if settings.file:
+            raise ConfigError("tokenizer.file is set, but a model folder brings its own", "leave it empty")
+        return load_tokenizer(Path(config.model.preset))
     if settings.file:
         return Tokenizer.load(_path(settings.file))
     if settings.train_on == "public":

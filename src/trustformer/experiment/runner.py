@@ -15,7 +15,7 @@ import torch
 from trustformer.attestation.simulated import BANNER
 from trustformer.codec.weights import Weights
 from trustformer.data.batches import Example, to_examples
-from trustformer.data.tokenizer import Tokenizer
+from trustformer.data.marian import stored_tokenizer
 from trustformer.evaluation.translation import negative_log_likelihood
 from trustformer.experiment.cohorts import make_cohorts
 from trustformer.experiment.config import Config
@@ -87,7 +87,7 @@ def _run(
 
 def _prepare(config: Config, directory: RunDirectory) -> Prepared:
     stored = directory.path / "tokenizer.model"
-    prepared = prepare(config, Tokenizer.load(stored) if stored.exists() else None)
+    prepared = prepare(config, stored_tokenizer(stored) if stored.exists() else None)
     if not stored.exists():
         directory.write_json("environment.json", environment())
         directory.write("tokenizer.model", prepared.tokenizer.model)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from trustformer.data.marian import load_tokenizer
 from trustformer.data.tokenizer import Tokenizer
 from trustformer.errors import ConfigError
 from trustformer.experiment.record import RunDirectory
@@ -27,7 +28,7 @@ def load_saved(path: Path, client: str | None = None) -> tuple[Model, Tokenizer]
     if is_run and RunDirectory(path).result() is None:
         raise ConfigError(f"{path} has no model yet: the run is not finished", "go on with it: --resume")
     model = load_model(folder)
-    tokenizer = Tokenizer.load(folder / "source.spm")
+    tokenizer = load_tokenizer(folder)
     if client is not None:
         clients = sorted(entry.name for entry in (path / "clients").iterdir()) if is_run else []
         if client not in clients:

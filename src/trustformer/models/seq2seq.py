@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -34,14 +34,15 @@ class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     """The `[model]` section of a config.
 
     Attributes:
-        preset: `tiny` (1.4 M parameters at a vocabulary of 4,000), `small` (5.7 M), `base` (60 M at 32,000).
+        preset: `tiny` (1.4 M parameters at a vocabulary of 4,000), `small` (5.7 M), `base` (60 M at 32,000),
+            or a folder with a Marian model and its tokenizer, from which the run continues.
         dropout: of embeddings and residual branches.
         init_std: standard deviation of the initial matrices. Larger ones learn free word order sooner (positions
             are of fixed size), smaller ones are better where both languages have much the same order.
         max_length: longest sequence in tokens; longer sentences are cut.
     """
 
-    preset: Literal["tiny", "small", "base"] = "tiny"
+    preset: str = "tiny"
     dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.1
     init_std: Annotated[float, Meta(gt=0, le=1)] = 0.02
     max_length: Annotated[int, Meta(ge=8, le=1024)] = 128
@@ -131,7 +132,7 @@ def logits_of(model: Model, batch: Batch) -> torch.Tensor:
     start = torch.full_like(batch.target[:, :1], model.config.decoder_start_token_id)
     logits: torch.Tensor = model(
         input_ids=batch.source,
-        attention_mask=(batch.source != PAD_ID).long(),
+        attention_mask=(batch.source != batch.pad_id).long(),
         decoder_input_ids=torch.cat([start, batch.target[:, :-1]], 1),
         use_cache=False,
     ).logits

@@ -18,7 +18,6 @@ from msgspec import Meta, Struct
 
 from trustformer.codec.weights import Weights
 from trustformer.data.batches import Batch, Example, collate, make_batches
-from trustformer.data.tokenizer import PAD_ID
 from trustformer.errors import TrustformerError
 from trustformer.models.seq2seq import Model, get_weights, logits_of, set_weights
 
@@ -101,7 +100,7 @@ class LocalTrainer:
         with torch.random.fork_rng():
             torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> 1))
             for indexes in batches:
-                batch = collate(examples, indexes)
+                batch = collate(examples, indexes, self._model.config.pad_token_id)
                 steps += 1
                 loss = self._step(adam, batch, steps)
                 if not math.isfinite(loss):
@@ -125,7 +124,7 @@ class LocalTrainer:
         loss = functional.cross_entropy(
             logits_of(self._model, batch).flatten(0, 1),
             batch.target.flatten(),
-            ignore_index=PAD_ID,
+            ignore_index=batch.pad_id,
             label_smoothing=self._config.label_smoothing,
         )
         adam.zero_grad()
