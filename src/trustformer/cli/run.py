@@ -36,7 +36,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "run",
         help="run a federation on one machine",
         description="Run a federation on one machine. Without CONFIG and data.source: the quick start, three clients "
-        "with synthetic sentences of one domain each.",
+        "with synthetic sentences.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
