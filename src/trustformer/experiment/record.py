@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import platform
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -62,6 +65,20 @@ class RunDirectory:
         if not (path / "config.toml").is_file():
             raise ConfigError(f"{path} is not a run directory: it has no config.toml")
         return cls(path)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from running in this directory; the lock goes with the process.
+
+        Raises:
+            ConfigError: another process runs here.
+        """
+        with open(self.path / "lock", "w", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise ConfigError(f"{self.path}: another process runs here", "wait for it, or end it") from None
+            yield
 
     def write(self, name: str, data: bytes) -> None:
         """Replace a file as a whole: after a crash or on a full disk the old one is still there."""

@@ -42,19 +42,20 @@ def run(config: Config, out: Path, reporter: Reporter, *, resume: bool = False) 
         TrustformerError: naming what went wrong; what was done before is kept.
     """
     directory = RunDirectory.open(out, config.to_toml(), resume=resume)
-    finished = directory.result()
-    if finished is not None:
-        reporter.note(f"{out} is finished")
-        return finished
-    torch.set_num_threads(config.threads)
-    prepared = _prepare(config, directory)
-    rounds = config.rounds + prepared.method.closing_exchanges
-    cohorts = make_cohorts(config, list(prepared.clients), rounds)
-    federation = assemble(config, prepared, directory, rounds)
-    try:
-        return _run(config, prepared, directory, federation, cohorts, reporter)
-    finally:
-        federation.stop()
+    with directory.locked():
+        finished = directory.result()
+        if finished is not None:
+            reporter.note(f"{out} is finished")
+            return finished
+        torch.set_num_threads(config.threads)
+        prepared = _prepare(config, directory)
+        rounds = config.rounds + prepared.method.closing_exchanges
+        cohorts = make_cohorts(config, list(prepared.clients), rounds)
+        federation = assemble(config, prepared, directory, rounds)
+        try:
+            return _run(config, prepared, directory, federation, cohorts, reporter)
+        finally:
+            federation.stop()
 
 
 def _run(
