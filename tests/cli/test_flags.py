@@ -17,6 +17,7 @@ FLAGS = {
         *("--out", "--format", "--source-language", "--target-language", "--valid", "--test", "--keep-repeated"),
         *("--domain", "--hf-config", "--hf-split", "--json"),
     },
+    "gain": {"--local", "--json"},
 }
 SCRIPT = """
 import contextlib, io, sys

@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from trustformer.cli import attest, compare, prepare, run, translate
+from trustformer.cli import attest, compare, gain, prepare, run, translate
 from trustformer.errors import TrustformerError
 
 _EPILOG = """\
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=_version())
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    for verb in (run, translate, compare, prepare, attest):
+    for verb in (run, translate, compare, prepare, gain, attest):
         verb.add_parser(verbs)
     options = parser.parse_args(arguments)
     try:

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tables of what each client gained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+_NAMES = {"bleu": "BLEU", "chrf": "chrF"}
+_SYSTEMS = ("before", "local", "own", "common")
+_COLUMNS = ("before", "local", "own", "G", "own - local", "G - local")
+
+
+def gain_tables(report: dict[str, Any]) -> list[Table]:
+    """Return a table a metric, a row a client."""
+    tables = []
+    for metric, name in _NAMES.items():
+        table = Table(title=f"{name} on {report['part']}", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+        for column in ("client", "pairs", *_COLUMNS):
+            table.add_column(column, justify="left" if column == "client" else "right", no_wrap=True)
+        for client in report["clients"]:
+            numbers = client[metric]
+            differences = [numbers[f"{system}_minus_local"] for system in ("own", "common")]
+            table.add_row(
+                client["client"],
+                f"{client['pairs']:,}",
+                *(_score(numbers[system]) for system in _SYSTEMS),
+                *(_difference(value) for value in differences),
+            )
+        tables.append(table)
+    return tables
+
+
+def _score(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def _difference(value: dict[str, float] | None) -> str:
+    return "-" if value is None else f"{value['mean']:+.1f}\n[{value['low']:+.1f}, {value['high']:+.1f}]"
