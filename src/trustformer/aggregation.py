@@ -2,7 +2,7 @@
 """The mean of the updates of a cohort, independent of the order in which they arrive.
 
 Entries are summed as 64-bit integers at 2**-28 a step: |entry| <= 32 and at most 2**29 examples in a cohort keep
-every sum below 2**62. At most three fp32 model sizes are held: the sum (two) and one decoded update. The trimmed
+every sum below 2**62. Held are the sum (two fp32 model sizes) and one decoded group of one update. The trimmed
 mean holds every update as it travelled and, group by group, all of them decoded: N times the largest group.
 """
 
@@ -50,25 +50,31 @@ class WeightedMean:
         """
         if sum(self._counts) + num_examples > MAX_COHORT_EXAMPLES:
             raise MessageError("update: the cohort claims more than 2**29 training examples together")
-        tensors = decode(self._layout, body)
-        _check_norm(tensors, self._max_norm)
-        for name, values in tensors.items():
-            sums, flat = self._sums[name].reshape(-1), values.reshape(-1)
-            for part in _slices(flat.size):
-                sums[part] += num_examples * _fixed(flat[part])
+        _check(self._layout, body, self._max_norm)
+        for tensors in _groups(self._layout, body):
+            while tensors:
+                name, values = tensors.popitem()
+                sums, flat = self._sums[name].reshape(-1), values.reshape(-1)
+                for part in _slices(flat.size):
+                    sums[part] += num_examples * _fixed(flat[part])
+            del values, flat
         self._counts.append(num_examples)
         if num_examples > self._largest[0]:
             self._largest = (num_examples, body)
 
     def result(self) -> dict[str, Array]:
-        """Return the capped weighted mean, float32 tensors by name; needs at least one update."""
+        """Return the capped weighted mean, float32 tensors by name; needs at least one update.
+
+        To be called once: each sum is given up as soon as its mean is there.
+        """
         total = sum(self._counts)
         count, body = self._largest
         capped = len(self._counts) > 1 and count > self._max_share * total
         others = (1 - self._max_share) / (total - count) if capped else 0.0
         dominant = decode(self._layout, body) if capped else {}
         means = {}
-        for name, sums in self._sums.items():
+        for name in list(self._sums):
+            sums = self._sums.pop(name)
             mean, flat = np.empty(sums.shape, np.float32), sums.reshape(-1)
             for part in _slices(flat.size):
                 if capped:
@@ -98,31 +104,44 @@ class TrimmedMean:
 
     def add(self, num_examples: int, body: bytes) -> None:
         """Add one update; raises `MessageError` if it does not decode or is too large."""
-        _check_norm(decode(self._layout, body), self._max_norm)
+        _check(self._layout, body, self._max_norm)
         self._bodies.append(body)
 
     def result(self) -> dict[str, Array]:
         """Return the trimmed mean, float32 tensors by name; needs at least one update."""
-        count, at = len(self._bodies), 0
+        count = len(self._bodies)
         cut = int(self._trim * count)
         means: dict[str, Array] = {}
-        for group in self._layout.groups:
-            layout = Layout((group,))
-            end = at + body_size(layout)
-            decoded = [decode(layout, memoryview(body)[at:end]) for body in self._bodies]
-            at = end
-            for spec in group.tensors:
-                mean = np.empty(spec.size, np.float32)
-                for part in _slices(spec.size):
-                    values = np.sort([tensors[spec.name].reshape(-1)[part] for tensors in decoded], axis=0)
+        for decoded in zip(*(_groups(self._layout, body) for body in self._bodies), strict=True):
+            for name, first in decoded[0].items():
+                mean = np.empty(first.size, np.float32)
+                for part in _slices(first.size):
+                    values = np.sort([tensors[name].reshape(-1)[part] for tensors in decoded], axis=0)
                     mean[part] = values[cut : count - cut].mean(axis=0, dtype=np.float64)
-                means[spec.name] = mean.reshape(spec.shape)
+                means[name] = mean.reshape(first.shape)
         return means
 
 
-def _check_norm(tensors: dict[str, Array], limit: float) -> None:
-    flats = [values.reshape(-1) for values in tensors.values()]
-    squares = sum(float(np.square(flat[part], dtype=np.float64).sum()) for flat in flats for part in _slices(flat.size))
+def _groups(layout: Layout, body: bytes) -> Iterator[dict[str, Array]]:
+    """Decode group by group, so that one group of an update is held as fp32 by whoever drops it before the next."""
+    if len(body) != body_size(layout):
+        raise MessageError(f"body: {len(body)} bytes where the layout gives {body_size(layout)}")
+    at = 0
+    for group in layout.groups:
+        part = Layout((group,))
+        end = at + body_size(part)
+        yield decode(part, memoryview(body)[at:end])
+        at = end
+
+
+def _check(layout: Layout, body: bytes, limit: float) -> None:
+    """Decode everything once before any of it counts."""
+    squares = 0.0
+    for tensors in _groups(layout, body):
+        while tensors:
+            flat = tensors.popitem()[1].reshape(-1)
+            squares += sum(float(np.square(flat[part], dtype=np.float64).sum()) for part in _slices(flat.size))
+        del flat
     if squares > limit**2:
         raise MessageError(f"update: its norm is over {limit:g}", "raise enclave.max_norm if that is honest")
 

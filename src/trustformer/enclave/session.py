@@ -76,6 +76,7 @@ class Enclave:
         self._open_round()
 
     def _open_round(self) -> None:
+        self._combined: State | None = None  # combined, but not stored yet: the sums are given up by then
         self._accepted: dict[str, tuple[bytes, bytes]] = {}  # client -> (ciphertext digest, commitment)
         config, norm = self._config, self._config.max_norm_milli / 1e3
         self._mean: WeightedMean | TrimmedMean
@@ -201,13 +202,13 @@ class Enclave:
         return sign(receipt.to_bytes(), self._signer)
 
     def _take(self, header: UploadHeader, upload: SealedUpdate, upload_digest: bytes) -> str:
-        if header.round <= self._state.round:
+        known = self._accepted.get(header.client_id)
+        if header.round <= self._state.round or (self._combined and known is None):
             return "late"
         if header.round != self._state.round + 1 or header.attempt != self._attempt:
             return "stale"
         if header.round > self._config.rounds or header.payload_length != self._payload_length:
             return "refused"
-        known = self._accepted.get(header.client_id)
         if known is not None and known[0] == upload_digest:
             return "accepted"
         try:
@@ -248,7 +249,7 @@ class Enclave:
                 "nothing was released; the clients upload again under a new attempt",
             )
         self._confirm()
-        state = self._combine(number)
+        self._combined = state = self._combined or self._combine(number)
         self._store.save(state)  # before anything leaves: a restart must not release a second result
         self._state = state
         self._residual_reset, self._attempt, self._confirmed = False, 1, True
@@ -280,8 +281,8 @@ class Enclave:
                 total[spec.name] += flat[at : at + spec.size].reshape(spec.shape)
                 at += spec.size
         body, expressed = self._express(total, number)
-        for name, values in expressed.items():
-            total[name] -= values
+        for name in list(expressed):
+            total[name] -= expressed.pop(name)
         left = any(values.any() for values in total.values())
         residual = b"".join(total[spec.name].data for spec in answer.tensors) if left else b""
         round_key = new_content_key()

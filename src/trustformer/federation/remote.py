@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import struct
@@ -23,6 +24,8 @@ _MAX_REPLY = 2**32 - 1
 _START_SECONDS = 120.0
 _STOP_SECONDS = 10.0
 _LOG_BYTES = 4096
+_ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "262144"}
+"""glibc keeps freed tensors in its heap otherwise: a model size more at the peak."""
 
 
 class RemoteEnclave:
@@ -146,7 +149,9 @@ class RemoteEnclave:
         path = self._folder / "s"
         path.unlink(missing_ok=True)
         with open(self._log, "ab") as log:
-            self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self._process = subprocess.Popen(
+                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=os.environ | _ENVIRONMENT
+            )
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline:
             connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
