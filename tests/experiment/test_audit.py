@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A third party verifies a run from its files alone, and notices what was changed afterwards."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trustformer.cli import main
+from trustformer.errors import ConfigError
+from trustformer.experiment.audit import audit
+
+
+@pytest.fixture(scope="module")
+def recorded(tiny_run: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("audit") / "run"
+    tiny_run(out, "clients.late=0.4", "clients.duplicate=0.5", "clients.min_clients=2", "seed=4")
+    return out
+
+
+@pytest.fixture
+def run(recorded: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(recorded, tmp_path / "run")
+
+
+def failures(run: Path, policy: Path | None = None) -> str:
+    return "\n".join(audit(run, policy).failed)
+
+
+def test_an_untouched_run_holds_without_keys_or_state(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for folder in ("clients", "enclave", "model"):
+        shutil.rmtree(run / folder)
+    assert main(["attest", "audit", str(run)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("ok  ") == 3
+    assert "3 quotes verify" in printed
+    assert "3 rounds form one chain" in printed
+
+
+def test_every_byte_of_a_released_round_matters(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = run / "host" / "round-00002.sealed"
+    original = path.read_bytes()
+    for at in range(8, len(original), len(original) // 40):
+        path.write_bytes(original[:at] + bytes([original[at] ^ 1]) + original[at + 1 :])
+        assert "round-00002" in failures(run), at
+    assert main(["attest", "audit", str(run)]) == 3
+    assert "FAIL" in capsys.readouterr().out
+
+
+def test_a_round_left_out_breaks_the_chain(run: Path) -> None:
+    (run / "host" / "round-00001.sealed").unlink()
+    assert "does not follow the round before it" in failures(run)
+
+
+def test_rounds_of_another_run_are_not_by_an_attested_key(run: Path, tiny_run: Any, tmp_path: Path) -> None:
+    tiny_run(tmp_path / "other", "seed=4", "clients.min_clients=2")
+    shutil.copy(tmp_path / "other" / "host" / "round-00001.sealed", run / "host" / "round-00001.sealed")
+    assert "round-00001.sealed is not signed by an attested key" in failures(run)
+
+
+@pytest.mark.parametrize("field", ["nonce", "run_id", "cfg", "vk_e", "boot_id", "client_id"])
+def test_a_record_bound_to_anything_else_is_noticed(run: Path, field: str) -> None:
+    path = run / "attestation.json"
+    tree = json.loads(path.read_text("utf-8"))
+    binding = tree["verifications"][0]["binding"]
+    binding[field] = (
+        "1" if field == "client_id" else ("00" if binding[field][:2] != "00" else "11") + binding[field][2:]
+    )
+    path.write_text(json.dumps(tree), "utf-8")
+    assert "accepted evidence that does not verify" in failures(run)
+
+
+def test_a_record_of_another_client_is_noticed(run: Path) -> None:
+    path = run / "attestation.json"
+    tree = json.loads(path.read_text("utf-8"))
+    tree["verifications"][0]["client"], tree["verifications"][1]["client"] = "1", "0"
+    path.write_text(json.dumps(tree), "utf-8")
+    assert "bound to another run, config or client" in failures(run)
+
+
+def test_a_client_that_sent_without_verifying_is_noticed(run: Path) -> None:
+    path = run / "attestation.json"
+    tree = json.loads(path.read_text("utf-8"))
+    tree["verifications"] = [entry for entry in tree["verifications"] if entry["client"] != "1"]
+    path.write_text(json.dumps(tree), "utf-8")
+    assert "client 1 sent to a boot it had not verified" in failures(run)
+
+
+def test_a_changed_receipt_is_noticed(run: Path) -> None:
+    path = run / "receipts.jsonl"
+    lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    receipt = lines[0]["receipt"]
+    lines[0]["receipt"] = receipt[:60] + ("A" if receipt[60] != "A" else "B") + receipt[61:]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    assert "is not by an attested key" in failures(run)
+
+
+def test_the_auditors_own_policy_decides(run: Path, tmp_path: Path) -> None:
+    strict = tmp_path / "strict.toml"
+    strict.write_text(f'mrenclave = ["{"ab" * 32}"]\n', "utf-8")
+    assert "accepted evidence that does not verify" in failures(run, strict)
+    assert failures(run, run / "policy.toml") == ""
+
+
+def test_a_run_that_exchanged_nothing_has_nothing_to_audit(tiny_run: Any, tmp_path: Path) -> None:
+    tiny_run(tmp_path / "local", "method.name=local", "rounds=1")
+    with pytest.raises(ConfigError, match="no exchange to audit"):
+        audit(tmp_path / "local")
+    assert main(["attest", "audit", str(tmp_path / "nowhere")]) == 2
