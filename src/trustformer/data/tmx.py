@@ -22,9 +22,9 @@ _MAX_TOKEN = 4 << 20  # bytes the parser may hold without an event; a longer tag
 _MAX_DEPTH = 64
 _CODES = frozenset({"bpt", "ept", "it", "ph", "ut"})  # what they hold is another format's markup, never text
 _APART = frozenset({"ph", "ut"})  # stand for something in the text, such as a line break; the others only wrap
-_GAP = "\0"  # no XML holds it
-_BEFORE_CLOSING = re.compile(r"[ \0]*\0[ \0]*(?=[.,;:!?)\]}»”…])")
-_BETWEEN_WORDS = re.compile(r"(?<=\w)\0+(?=\w)")
+_GAP, _WRAP = "\x00", "\x01"  # no XML holds them
+_BEFORE_CLOSING = re.compile(r"[ \x00\x01]*[\x00\x01][ \x00\x01]*(?=[.,;:!?)\]}»”…])")
+_BETWEEN_WORDS = re.compile(r"(?<=\w)\x01*\x00[\x00\x01]*(?=\w)")
 _SPACES = re.compile(r"[ \t\r\n]+")
 
 
@@ -57,14 +57,14 @@ def read_tmx(path: Path, source: str, target: str) -> tuple[list[Pair], list[str
 
 
 def clean(text: str) -> str:
-    """Return a segment's text; NUL stands where a placeholder was removed.
+    """Return a segment's text; characters 0 and 1 stand where a placeholder or a wrapping tag was removed.
 
-    A placeholder between two words leaves a space, one before closing punctuation takes the space before it along.
+    A placeholder between two words leaves a space; any tag before closing punctuation takes the space along.
     """
     text = _SPACES.sub(" ", text)
     text = _BEFORE_CLOSING.sub("", text)
     text = _BETWEEN_WORDS.sub(" ", text)
-    return one_line(_SPACES.sub(" ", text.replace(_GAP, "")))
+    return one_line(_SPACES.sub(" ", text.replace(_GAP, "").replace(_WRAP, "")))
 
 
 def _language(code: str) -> str:
@@ -160,8 +160,8 @@ class _Reader:
     def _inline(self, tag: str) -> None:
         if tag in _CODES and not self._code_depth:
             self._code_depth = len(self._stack)
-            if tag in _APART and self._text is not None:
-                self._text.append(_GAP)
+            if self._text is not None:
+                self._text.append(_GAP if tag in _APART else _WRAP)
         elif tag in ("seg", "tuv", "tu"):
             raise self._error(f"<{tag}> inside <seg>")
 

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Data sets of the `datasets` library, made here and read from disk; nothing is fetched."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+from trustformer.data.corpus import Pair
+from trustformer.data.hub import open_hub, read_split
+from trustformer.data.jsonl import to_pair
+from trustformer.errors import ConfigError, DataError
+from trustformer.experiment.config import load_config
+from trustformer.experiment.corpora import read_corpus
+
+ROWS = [{"translation": {"ru": f"Слово {i}.", "en": f"Word {i}."}} for i in range(6)]
+needs_library = pytest.mark.skipif(
+    importlib.util.find_spec("datasets") is None, reason="the optional library datasets is not installed"
+)
+
+
+@pytest.fixture
+def saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """As wmt19 is: train and validation, a translation by language."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    import datasets
+
+    datasets.disable_progress_bars()
+    splits = {"train": ROWS[:4], "validation": [*ROWS[4:], {"translation": {"ru": "", "en": "x"}}]}
+    data = datasets.DatasetDict({name: datasets.Dataset.from_list(rows) for name, rows in splits.items()})
+    data.save_to_disk(str(tmp_path / "saved"))
+    (tmp_path / "parquet").mkdir()
+    for name, split in data.items():
+        split.to_parquet(str(tmp_path / "parquet" / f"{name}.parquet"))
+    return tmp_path
+
+
+@needs_library
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("form", ["saved", "parquet"])
+def test_a_folder_reads_split_by_split(saved: Path, form: str) -> None:
+    name = str(saved / form)
+    data = open_hub(name)
+    pairs, warnings = read_split(data, name, "train", "ru", "en")
+    assert pairs == [Pair(f"Слово {i}.", f"Word {i}.") for i in range(4)]
+    assert warnings == []
+    pairs, warnings = read_split(data, name, "validation", "en", "ru")
+    assert pairs == [Pair(f"Word {i}.", f"Слово {i}.") for i in (4, 5)]
+    assert warnings == [f"validation of {name}: 1 pair with an empty side dropped (first at row 3)"]
+
+
+@needs_library
+@pytest.mark.filterwarnings("ignore")
+def test_errors_name_split_and_row(saved: Path) -> None:
+    name = str(saved / "saved")
+    data = open_hub(name)
+    with pytest.raises(DataError, match="no split 'test'; it has train, validation"):
+        read_split(data, name, "test", "ru", "en")
+    with pytest.raises(DataError, match="train, row 1: 'de' is missing"):
+        read_split(data, name, "train", "de", "en")
+    with pytest.raises(DataError, match="cannot be read"):
+        open_hub(str(saved))
+
+
+@needs_library
+@pytest.mark.filterwarnings("ignore")
+def test_a_config_takes_a_folder(saved: Path) -> None:
+    values = ["data.source=hf", f"data.name={saved / 'saved'}", "data.test=validation"]
+    corpus = read_corpus(load_config(None, values).data)
+    assert [len(part) for part in (corpus.train, corpus.valid, corpus.test)] == [4, 2, 2]
+
+
+def test_without_the_library_a_hint_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ConfigError, match="not installed") as caught:
+        open_hub("wmt19", "ru-en")
+    assert "trustformer[hf]" in caught.value.hint
+
+
+def test_rows_of_other_columns() -> None:
+    assert to_pair({"ru": "да", "en": "yes", "score": 1.0}, "x", "ru", "en") == Pair("да", "yes")
+    assert to_pair({"source": "да", "target": "yes", "domain": "d"}, "x", "ru", "en") == Pair("да", "yes", "d")
+    with pytest.raises(DataError, match=r"x: 'source' is missing \(it has text\)"):
+        to_pair({"text": "да"}, "x", "ru", "en")
