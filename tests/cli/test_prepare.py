@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`trustformer prepare`: the same bytes for the same input, the same split at every client, nothing overwritten."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trustformer.data.corpus import Pair
+from trustformer.data.folder import load_folder
+from trustformer.data.split import divide, normalise, split_of
+from trustformer.errors import ConfigError, DataError
+from trustformer.experiment.config import load_config
+from trustformer.experiment.corpora import read_corpus, read_folders
+
+Cli = Callable[..., Any]
+
+SAMPLES = Path(__file__).parents[1] / "data" / "samples"
+SHARES = ("--valid", "0.1", "--test", "0.1")
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Path:
+    """120 different sentences in tsv, five of them twice, and one with two translations."""
+    lines = [f"Это предложение номер {i}.\tThis is sentence number {i}." for i in range(120)]
+    lines += [*lines[:5], "ЭТО  предложение номер 7.\tThis here is number 7."]
+    path = tmp_path / "memory.tsv"
+    path.write_text("\n".join(lines) + "\n", "utf-8")
+    return path
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_a_folder_has_three_splits_and_a_report(cli: Cli, memory: Path, tmp_path: Path) -> None:
+    done = cli("prepare", memory, "--out", tmp_path / "out", *SHARES)
+    assert done.code == 0, done.err
+    folder = contents(tmp_path / "out")
+    assert list(folder) == ["report.json", "report.txt", "test.tsv.gz", "train.tsv.gz", "valid.tsv.gz"]
+    report = json.loads(folder["report.json"])
+    corpus = load_folder(tmp_path / "out")
+    sizes = {"train": len(corpus.train), "valid": len(corpus.valid), "test": len(corpus.test)}
+    assert report["pairs"] == sizes
+    assert (report["pairs_read"], sum(sizes.values())) == (126, 121)
+    assert report["duplicates"]["repeated"] == 5
+    assert report["duplicates"]["same_source_other_translation"] == 1
+    assert report["corpus_digest"] == corpus.digest
+    assert sum(report["length_words"]["source"]) == 121
+    assert "126 pairs read, 121 kept" in done.out
+    assert "####" in done.out
+    assert folder["report.txt"].decode() in done.out
+    kept = cli("prepare", memory, "--out", tmp_path / "kept", *SHARES, "--keep-repeated", "--json")
+    assert sum(json.loads(kept.out)["pairs"].values()) == 126
+
+
+def test_the_same_input_gives_the_same_bytes(cli: Cli, memory: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        assert cli("prepare", memory, SAMPLES / "memory.tmx", "--out", tmp_path / name, *SHARES).code == 0
+    one = contents(tmp_path / "a")
+    assert one == contents(tmp_path / "b")
+    assert {"train.domains.gz", "valid.domains.gz", "test.domains.gz"} <= one.keys()
+    labels = [gzip.decompress(data).decode().split() for name, data in one.items() if "domains" in name]
+    assert {label for part in labels for label in part} == {"legal", "manual", "unlabelled"}
+
+
+def test_two_clients_put_the_same_sentence_in_the_same_split(cli: Cli, memory: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.jsonl"
+    rows = [{"source": f"  это Предложение номер {i}. ", "target": f"Another {i}."} for i in range(0, 200, 2)]
+    other.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    for name, path in (("a", memory), ("b", other)):
+        assert cli("prepare", path, "--out", tmp_path / name, *SHARES).code == 0
+    joined = read_folders((str(tmp_path / "a"), str(tmp_path / "b")), 0)
+    sides = [{normalise(pair.source) for pair in part} for part in (joined.train, joined.valid, joined.test)]
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert not sides[one] & sides[other]
+    assert [sum(sizes) for sizes in joined.owners] == [121, 100]
+
+
+@given(st.text(min_size=1), st.sampled_from([str.upper, str.strip, lambda text: f" {text}\u3000"]))
+def test_a_split_depends_on_the_normalised_source_alone(text: str, change: Callable[[str], str]) -> None:
+    if normalise(change(text)) == normalise(text):
+        assert split_of(change(text), 0.2, 0.2) == split_of(text, 0.2, 0.2)
+    if split_of(text, 0.1, 0.1) == "test":
+        assert split_of(text, 0.3, 0.1) == "test"
+
+
+def test_shares_are_what_was_asked_for() -> None:
+    pairs = [Pair(f"sentence {i}", "x") for i in range(5000)]
+    division = divide([pairs], valid=0.04, test=0.02)
+    assert len(division.splits["valid"]) == pytest.approx(200, abs=45)
+    assert len(division.splits["test"]) == pytest.approx(100, abs=32)
+    assert (division.leaked, division.repeated, division.shared) == (0, 0, 0)
+    twice = divide([pairs, pairs], valid=0.04, test=0.02)
+    assert (twice.repeated, twice.shared) == (5000, 5000)
+    assert twice.leaked == pytest.approx(10_000 * 0.02 * 0.94)
+
+
+@pytest.mark.parametrize("shares", [(0, 0.1), (0.1, 0), (0.3, 0.3), (-0.1, 0.2), (float("nan"), 0.1)])
+def test_shares_out_of_range_are_refused(shares: tuple[float, float]) -> None:
+    with pytest.raises(ConfigError, match="shares"):
+        divide([[Pair("a", "b")]], valid=shares[0], test=shares[1])
+
+
+def test_a_split_without_a_pair_is_refused() -> None:
+    with pytest.raises(DataError, match="no pair falls into") as caught:
+        divide([[Pair("a", "b")]], valid=0.1, test=0.1)
+    assert "--test" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [["aligned.ru", "aligned.en"], ["aligned"], ["aligned.en"]],
+)
+def test_aligned_files_are_one_input(cli: Cli, tmp_path: Path, inputs: list[str]) -> None:
+    values = ("--valid", "0.2", "--test", "0.25", "--domain", "legal", "--json")
+    done = cli("prepare", *(SAMPLES / name for name in inputs), "--out", tmp_path / "out", *values)
+    assert done.code == 0, done.err
+    report = json.loads(done.out)
+    assert [one["pairs"] for one in report["inputs"]] == [6]
+    assert report["domains"] == {"legal": 6}
+    assert any("2 pairs with an empty side" in warning for warning in report["warnings"])
+
+
+def test_aligned_files_of_other_names_are_taken_in_turn(cli: Cli, tmp_path: Path) -> None:
+    for name, language in (("one.txt", "ru"), ("two.txt", "en")):
+        (tmp_path / name).write_bytes((SAMPLES / f"aligned.{language}").read_bytes())
+    files = [tmp_path / "one.txt", tmp_path / "two.txt"]
+    values = ("--format", "text", "--valid", "0.2", "--test", "0.25", "--out")
+    assert cli("prepare", *files, *values, tmp_path / "out").code == 0
+    done = cli("prepare", *files, files[0], *values, tmp_path / "out2")
+    assert (done.code, "no partner" in done.err) == (2, True)
+
+
+def test_what_looks_wrong_is_counted(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "odd.tsv"
+    lines = [f"Sentence number {i}.\tПредложение номер {i}." for i in range(60)]
+    lines += ["same\tsame", "короткое\t" + "long " * 40, "bad \ufffd\tплохо", "x" * 10_001 + "\ty"]
+    path.write_text("\n".join(lines), "utf-8")
+    done = cli("prepare", path, "--out", tmp_path / "out", *SHARES)
+    for part in (
+        "1 pair with a side of more than 10,000 characters dropped",
+        "1 pair with both sides equal",
+        "1 pair with one side more than 4 times as long",
+        "1 pair with a replacement character",
+        "62 pairs whose source has no Cyrillic letter",
+        "61 pairs whose target has no Latin letter",
+        "swapped",
+    ):
+        assert part in done.out, part
+
+
+def test_nothing_is_overwritten_and_nothing_half_written(
+    cli: Cli, memory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "deep" / "out"
+    out.mkdir(parents=True)
+    assert cli("prepare", memory, "--out", out, *SHARES).code == 0  # an empty folder is free
+    before = contents(out)
+    done = cli("prepare", memory, "--out", out, *SHARES)
+    assert (done.code, "already exists" in done.err) == (2, True)
+    assert cli("prepare", memory, "--out", memory, *SHARES).code == 2
+    assert contents(out) == before
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    done = cli("prepare", memory, "--out", tmp_path / "deep" / "other", *SHARES)
+    assert (done.code, "No space left" in done.err) == (1, True)
+    assert [path.name for path in out.parent.iterdir()] == ["out"]
+
+
+def test_an_error_names_file_and_line(cli: Cli, tmp_path: Path) -> None:
+    done = cli("prepare", SAMPLES / "bad_entity.tmx", "--out", tmp_path / "out")
+    assert done.code == 1
+    assert "bad_entity.tmx, line 3:" in done.err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("kind", "name"), [("tmx", "memory.tmx"), ("jsonl", "pairs.jsonl"), ("text", "aligned")])
+def test_a_config_takes_every_format(kind: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRUSTFORMER_DATA", str(SAMPLES))
+    corpus = read_corpus(
+        load_config(None, [f"data.source={kind}", *(f"data.{s}={name}" for s in ("train", "valid", "test"))]).data
+    )
+    assert corpus.train == corpus.test
+    assert len(corpus.train) >= 4
+    assert any("also occur in train" in warning for warning in corpus.warnings)
+
+
+def test_a_config_takes_a_folder(cli: Cli, memory: Path, tmp_path: Path) -> None:
+    cli("prepare", memory, "--out", tmp_path / "out", *SHARES)
+    config = load_config(None, ["data.source=folder", f"data.train={tmp_path / 'out'}"])
+    assert read_corpus(config.data) == load_folder(tmp_path / "out")
+    (tmp_path / "out" / "valid.tsv.gz").unlink()
+    with pytest.raises(DataError, match=r"valid\.tsv\.gz is missing"):
+        read_corpus(config.data)
+
+
+@pytest.mark.parametrize(
+    ("values", "part"),
+    [
+        (["data.source=tmx", "data.train=a.tmx"], "data.valid is missing"),
+        (["data.source=folder"], "data.train is missing"),
+        (["data.source=hf"], "data.name is missing"),
+        (["data.source=folder", "data.train=a", "data.test=b"], "data.test is not of folders"),
+        (["data.source=hf", "data.name=a", "data.train_domains=b"], "data.train_domains is of tsv"),
+        (["data.source_language=r u"], "data.source_language"),
+        (['clients.folders=["a", "b"]'], "clients.folders"),
+        (['clients.folders=["a", "b"]', "data.source=folder"], "clients.folders is public"),
+        (['clients.folders=["a", "b"]', "data.source=folder", "clients.count=3"], "clients.count is 3"),
+    ],
+)
+def test_keys_that_do_not_go_together_are_refused(values: list[str], part: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, values)
+    assert part in caught.value.message
+
+
+def test_new_keys_at_their_defaults_leave_old_records_as_they_were() -> None:
+    text = load_config(None).to_toml()
+    for key in ("source_language", "target_language", "folders"):
+        assert key not in text
+    config = load_config(None, ["data.source_language=de"])
+    assert 'source_language = "de"' in config.to_toml()
