@@ -217,7 +217,13 @@ def test_extremes_of_fewer_than_the_trimmed_share_do_not_move_it() -> None:
 
 @pytest.mark.parametrize(
     "terms",
-    [{"release": "never"}, {"rule": "median"}, {"trim_ppm": 500_000}, {"max_norm_milli": 0}],
+    [
+        {"release": "acknowledged", "min_clients": 1},
+        {"release": "never"},
+        {"rule": "median"},
+        {"trim_ppm": 500_000},
+        {"max_norm_milli": 0},
+    ],
 )
 def test_other_terms_are_refused(tmp_path: Path, terms: dict[str, Any]) -> None:
     config = replace(Party(tmp_path).config, **terms)

@@ -129,6 +129,11 @@ class RunConfig:
             raise ProtocolError(f"max_share is {self.max_share_ppm / 1e6:g}; it must be from 0.5 to 1")
         if self.release not in RELEASES or self.rule not in RULES:
             raise ProtocolError(f"release {self.release!r} or rule {self.rule!r} is not known")
+        if self.release == "acknowledged" and self.min_clients + self.quorum <= len(clients):
+            raise ProtocolError(
+                f"min_clients is {self.min_clients}: with release acknowledged, those who have not acknowledged a round "
+                "could do it again without the others"
+            )
         if not 0 <= self.trim_ppm < 500_000 or self.max_norm_milli < 1:
             raise ProtocolError("trim must be from 0 to less than 0.5, max_norm at least 0.001")
         upload, answer = ({t.name: t.shape for t in layout.tensors} for layout in (self.upload, self.answer))
