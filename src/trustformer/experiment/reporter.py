@@ -86,6 +86,7 @@ class RichReporter:
             self._tasks[what] = self._progress.add_task(what, total=total, numbers="")
         task = next(task for task in self._progress.tasks if task.id == self._tasks[what])
         rate = f"{task.speed:,.0f} {unit}/s" if task.speed and task.speed >= 1 else f"{done}/{total} {unit}"
+        rate = rate if unit else ""
         self._progress.update(task.id, completed=done, total=total, numbers=rate)
         if done >= total:
             self._progress.remove_task(self._tasks.pop(what))

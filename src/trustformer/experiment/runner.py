@@ -25,7 +25,7 @@ from trustformer.experiment.record import RunDirectory, environment
 from trustformer.experiment.reporter import Reporter
 from trustformer.experiment.result import make_result, save_models
 from trustformer.federation.client import Client
-from trustformer.federation.round import Cohort, run_round
+from trustformer.federation.round import NOBODY, Cohort, run_round
 from trustformer.models.seq2seq import set_weights
 
 
@@ -119,12 +119,16 @@ def _round(number: int, config: Config, cohort: Cohort, federation: Federation, 
     training = number <= config.rounds
 
     def report(client: str, what: str, done: int, total: int) -> None:
-        reporter.progress(f"round {number} · client {client} · {what}", done, total, "tokens")
+        if client == NOBODY:
+            reporter.note(f"round {number}: {what}")
+            return
+        unit = "tokens" if what == "training" else ""
+        reporter.progress(f"round {number} · client {client} · {what}", done, total, unit)
 
     if host is None:
         cohort = Cohort(tuple(client.id for client in clients))
         for client in clients:
-            client.train(number, report=partial(report, client.id, "training"))
+            client.train(number, report=partial(report, client.id))
         statuses: dict[str, str] = {}
     else:
         host.seconds = 0.0

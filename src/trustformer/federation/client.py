@@ -10,6 +10,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -24,7 +25,8 @@ from trustformer.message import Aggregate, Update
 from trustformer.methods import Codec
 from trustformer.training import LocalTrainer
 
-Report = Callable[[int, int], None]
+Report = Callable[[str, int, int], None]
+"""Called with what the client is doing, and how much of how much is done."""
 
 
 class BehindError(TrustformerError):
@@ -123,13 +125,17 @@ class Client:
             result = self._trainer.train(
                 *(self.state.weights, self.state.optimizer, self._examples),
                 seed=(self._seed, self._index, number),
-                report=report,
+                report=partial(report, "training") if report else None,
             )
             self.state.weights, self.state.optimizer, self.state.loss = result.weights, result.optimizer, result.loss
         self.seconds["training"] += time.perf_counter() - started
         self.state.trained = number
         if self._codec is not None:
+            if report:
+                report("encoding", 0, 1)
             self.state.pending = self._encode(self._codec, number)
+            if report:
+                report("encoding", 1, 1)
         self._store.save(self.state)
 
     def _encode(self, codec: Codec, number: int) -> Update:

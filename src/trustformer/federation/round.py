@@ -17,6 +17,8 @@ from trustformer.federation.host import Host
 
 Report = Callable[[str, str, int, int], None]
 """Called with client id, what it is doing, and how much of how much is done."""
+NOBODY = "-"
+"""In place of a client's id: something happened to the run."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +58,11 @@ def run_round(
         try:
             greet(present)
             for client in present:
-                client.train(number, epochs=train, report=partial(report, client.id, "training"))
+                client.train(number, epochs=train, report=partial(report, client.id))
             _exchange(number, present, host, cohort, report, statuses)
             return statuses
         except EnclaveLostError as lost:
-            report("-", lost.message, 0, 1)
+            report(NOBODY, lost.message, 1, 1)
 
 
 def _exchange(
@@ -69,6 +71,7 @@ def _exchange(
     def send(client: Client) -> None:
         report(client.id, "sending", 0, 1)
         status = client.contribute()
+        report(client.id, "sending", 1, 1)
         if statuses.get(client.id) not in ("accepted", "late"):  # else: sent again after the enclave died
             statuses[client.id] = status
         if client.id in cohort.duplicate:
@@ -87,6 +90,7 @@ def _exchange(
     for client in present:
         report(client.id, "adopting", 0, 1)
         client.adopt()
+        report(client.id, "adopting", 1, 1)
 
 
 def greet(clients: Sequence[Client]) -> None:
