@@ -62,8 +62,9 @@ def test_errors_name_split_and_row(saved: Path) -> None:
         read_split(data, name, "test", "ru", "en")
     with pytest.raises(DataError, match="train, row 1: 'de' is missing"):
         read_split(data, name, "train", "de", "en")
+    (saved / "empty").mkdir()
     with pytest.raises(DataError, match="cannot be read"):
-        open_hub(str(saved))
+        open_hub(str(saved / "empty"))
 
 
 @needs_library
