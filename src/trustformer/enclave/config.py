@@ -131,8 +131,8 @@ class RunConfig:
             raise ProtocolError(f"release {self.release!r} or rule {self.rule!r} is not known")
         if self.release == "acknowledged" and self.min_clients + self.quorum <= len(clients):
             raise ProtocolError(
-                f"min_clients is {self.min_clients}: with release acknowledged, those who have not acknowledged a round "
-                "could do it again without the others"
+                f"min_clients is {self.min_clients}: those who have not acknowledged a round could do it again",
+                f"with release acknowledged it must be at least {len(clients) - self.quorum + 1}",
             )
         if not 0 <= self.trim_ppm < 500_000 or self.max_norm_milli < 1:
             raise ProtocolError("trim must be from 0 to less than 0.5, max_norm at least 0.001")
