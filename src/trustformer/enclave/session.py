@@ -10,13 +10,13 @@ refusal says never depends on what was inside a sealed update, and a client's re
 from __future__ import annotations
 
 import os
-from collections import Counter
 
 import numpy as np
 
 from trustformer.aggregation import TrimmedMean, WeightedMean
 from trustformer.attestation.evidence import Attester, Binding
 from trustformer.enclave.config import RunConfig
+from trustformer.enclave.history import History
 from trustformer.enclave.protocol import (
     NO_HASH,
     Hello,
@@ -69,9 +69,7 @@ class Enclave:
         stored = store.load()
         self._state = stored or State(0, (), b"", None)
         self._residual_reset = False
-        self._claims: dict[str, Hello] = {}
-        self._acknowledged: set[str] = set()
-        self._confirmed = False  # whether this boot knows that nobody has seen more than it remembers
+        self._history = History(config)
         self._attempt = 1
         self._open_round()
 
@@ -96,8 +94,8 @@ class Enclave:
         return tuple(sorted(self._accepted))
 
     @property
-    def _hash(self) -> bytes:
-        return self._state.keys[-1][0] if self._state.keys else NO_HASH
+    def _position(self) -> tuple[int, bytes]:
+        return self._state.round, self._state.keys[-1][0] if self._state.keys else NO_HASH
 
     # ---- hello ----
 
@@ -114,9 +112,10 @@ class Enclave:
         if hello.run_id != self._config.run_id:
             raise ProtocolError("hello: belongs to another run")
         signed_body(request, self._config.key_of(hello.client_id), "hello")
-        known = self._claims.get(hello.client_id)
-        if known is None or hello.round >= known.round:  # an older one was held back and repeated
-            self._check_history(hello)
+        if newer := self._history.hear(hello, self._position):
+            number, manifest_hash = newer
+            self._state, self._residual_reset = State(number, ((manifest_hash, NO_HASH),), b"", None), True
+            self._open_round()
         evidence = b"" if hello.boot_id == self.boot_id else self._evidence(hello)
         welcome = Welcome(
             boot_id=self.boot_id,
@@ -125,8 +124,8 @@ class Enclave:
             cfg=self._cfg,
             round=self._state.round,
             attempt=self._attempt,
-            manifest_hash=self._hash,
-            common_digest=self._expected_common(),
+            manifest_hash=self._position[1],
+            common_digest=self._history.common_digest(self._position),
             nonce=hello.nonce,
         )
         return enc(sign(welcome.to_bytes(), self._signer), evidence)
@@ -144,41 +143,6 @@ class Enclave:
         )
         evidence = self._attester.evidence(binding.report_data())
         return enc(evidence.kind, evidence.quote, evidence.collateral or b"")
-
-    def _check_history(self, hello: Hello) -> None:
-        """A client that saw more than this boot remembers: go on from what a quorum holds, with s = 0."""
-        if hello.round > self._state.round and self._confirmed:
-            raise ProtocolError(f"hello: round {hello.round} has not been closed", "this client's history is another's")
-        self._claims[hello.client_id] = hello
-        if (hello.round, hello.manifest_hash) == (self._state.round, self._hash):
-            self._acknowledged.add(hello.client_id)
-            return
-        if hello.round < self._state.round:
-            return
-        if hello.round == self._state.round:
-            raise ProtocolError(
-                f"hello: the client holds another history of round {hello.round}", "the host forked this run"
-            )
-        newest = max(claim.round for claim in self._claims.values())
-        same = Counter(claim.manifest_hash for claim in self._claims.values() if claim.round == newest)
-        manifest_hash, count = same.most_common(1)[0]
-        if count < self._config.min_clients or len(same) > 1:
-            raise ProtocolError(
-                f"hello: clients are at round {newest}, the enclave's state at {self._state.round}",
-                f"{count} of {self._config.min_clients} clients needed confirm round {newest}; waiting for more",
-            )
-        self._state = State(newest, ((manifest_hash, b"\0" * 32),), b"", None)
-        self._residual_reset = True
-        self._acknowledged = {c for c, claim in self._claims.items() if claim.round == newest}
-        self._open_round()
-
-    def _expected_common(self) -> bytes:
-        """Digest of G that most clients at the newest round hold; zero while nobody has said."""
-        if self._state.round == 0:
-            return self._config.common_digest
-        claims = (c for c in self._claims.values() if c.manifest_hash == self._hash)
-        said = Counter(claim.common_digest for claim in claims if claim.common_digest != NO_HASH)
-        return max(said, key=lambda value: (said[value], value)) if said else NO_HASH
 
     # ---- upload ----
 
@@ -215,7 +179,7 @@ class Enclave:
             update = self._open(header, upload)
             if known is not None:
                 return "accepted" if known[1] == update.commitment else "duplicate"
-            if update.round != header.round or update.common_digest != self._expected_common():
+            if update.round != header.round or update.common_digest != self._history.common_digest(self._position):
                 return "refused"
             self._mean.add(update.num_examples, update.body)
         except (MessageError, SealError):
@@ -248,28 +212,15 @@ class Enclave:
                 f"close: {count} updates in round {number}, {self._config.min_clients} are needed",
                 "nothing was released; the clients upload again under a new attempt",
             )
-        self._confirm()
+        self._history.confirm(self._position)
         self._combined = state = self._combined or self._combine(number)
         self._store.save(state)  # before anything leaves: a restart must not release a second result
         self._state = state
-        self._residual_reset, self._attempt, self._confirmed = False, 1, True
-        self._acknowledged = set()
+        self._residual_reset, self._attempt = False, 1
+        self._history.advance()
         self._open_round()
         assert self._state.released is not None
         return self._state.released
-
-    def _confirm(self) -> None:
-        """After a boot nothing new is released before `min_clients` confirm its state and while any has seen more.
-
-        Hellos may be repeated by the host, but an upload is bound to this boot, and a client uploads only where the
-        state is the newest it has seen; so those whose updates are combined have confirmed it afresh.
-        """
-        claims = [(claim.round, claim.manifest_hash) for claim in self._claims.values()]
-        count = claims.count((self._state.round, self._hash))
-        if not self._confirmed and max(claims, default=(0, b""))[0] > self._state.round:
-            raise ProtocolError("close: a client has seen a newer round than this boot", "its state was rolled back")
-        if not self._confirmed and count < self._config.min_clients:
-            raise ProtocolError(f"close: {count} of {self._config.min_clients} clients needed confirm the state")
 
     def _combine(self, number: int) -> State:
         answer = self._config.answer
@@ -293,8 +244,8 @@ class Enclave:
             cfg=self._cfg,
             round=number,
             attempt=self._attempt,
-            previous=self._hash,
-            common_digest=self._expected_common(),
+            previous=self._position[1],
+            common_digest=self._history.common_digest(self._position),
             uploads=tuple((client, self._accepted[client][1]) for client in sorted(self._accepted)),
             aggregate_digest=digest(sealed),
             residual_reset=self._residual_reset,
@@ -340,16 +291,13 @@ class Enclave:
             raise RoundsGoneError(f"sync: the keys of the rounds after {ask.round} are gone", "take a dense G")
         if before != ask.manifest_hash:
             raise ProtocolError(f"sync: the client holds another history of round {ask.round}")
-        if ask.acknowledged == self._hash:
-            self._acknowledged.add(ask.client_id)
-        waits = self._config.release == "acknowledged" and len(self._acknowledged) < self._config.quorum
+        newest = self._position[1]
+        if ask.acknowledged == newest:
+            self._history.acknowledged.add(ask.client_id)
         wrapped = tuple(
-            (
-                manifest_hash,
-                b""
-                if waits and manifest_hash == self._hash
-                else wrap_key(key, ask.recipient, Synced.info(manifest_hash, ask.client_id)),
-            )
+            (manifest_hash, wrap_key(key, ask.recipient, Synced.info(manifest_hash, ask.client_id)))
+            if manifest_hash != newest or self._history.may_release
+            else (manifest_hash, b"")
             for manifest_hash, key in entries
         )
         return sign(Synced(digest(request), wrapped).to_bytes(), self._signer)
