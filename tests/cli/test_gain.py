@@ -173,7 +173,8 @@ def test_a_folder_a_client_is_tested_on_its_own(
     assert config.clients.count == 2
     run(config, tmp_path / "run", PlainReporter())
     report = json.loads(cli("gain", tmp_path / "run", "--json").out)
-    assert [client["pairs"] for client in report["clients"]] == [2, 4]
+    assert [(client["folder"], client["pairs"]) for client in report["clients"]] == [("a", 2), ("b", 4)]
+    assert "split:folders" in report["run"]
     lines = (tmp_path / "run" / "translations" / "1.txt").read_text("utf-8").splitlines()
     expected = sacrebleu.BLEU().corpus_score(lines[2:], [[pair.target for pair in pairs["test"][2:6]]]).score
     assert report["clients"][1]["bleu"]["own"] == pytest.approx(expected, abs=1e-6)

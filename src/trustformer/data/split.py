@@ -83,11 +83,10 @@ def divide(inputs: Sequence[Iterable[Pair]], *, valid: float, test: float, keep_
         for raw in pairs:
             read += 1
             pair = Pair(one_line(raw.source), one_line(raw.target), one_line(raw.domain))
-            if max(len(pair.source), len(pair.target)) > MAX_CHARACTERS:
+            key, normal = (pair.source, pair.target), normalise(pair.source)
+            if max(map(len, key)) > MAX_CHARACTERS:
                 too_long += 1
                 continue
-            key = (pair.source, pair.target)
-            normal = normalise(pair.source)
             if key in seen:
                 repeated += 1
                 shared += seen[key] != number
@@ -98,8 +97,7 @@ def divide(inputs: Sequence[Iterable[Pair]], *, valid: float, test: float, keep_
                 splits[split_of(pair.source, valid, test)].append(pair)
             seen.setdefault(key, number)
     _check(splits, len(sources), valid, test)
-    train = 1 - valid - test
-    leaked = sum(rows * test * (1 - (1 - train) ** (rows - 1)) for rows in sources.values())
+    leaked = sum(rows * test * (1 - (valid + test) ** (rows - 1)) for rows in sources.values())
     return Division(splits, read, too_long, repeated, shared, variants, leaked)
 
 

@@ -36,9 +36,8 @@ def gain(run: Path, local: Path | None, reporter: Reporter) -> dict[str, Any]:
         reporter: shows progress; only what the run has not translated yet is translated.
 
     Returns:
-        Per client: number of pairs, BLEU and chrF of `before` (G_0), `local`, `own` (W_i) and `common` (G), None where
-        there is none, and the differences of own and common to local with 95 % bootstrap intervals. The same is
-        left in `gain.json` of the run.
+        Per client: number of pairs, BLEU and chrF of `before` (G_0), `local`, `own` (W_i) and `common` (G), and own and
+        common minus local with 95 % intervals; None where there is none. The same is left in `gain.json` of the run.
 
     Raises:
         ConfigError: not such a run, not finished, or the runs do not belong together.
@@ -63,7 +62,8 @@ def gain(run: Path, local: Path | None, reporter: Reporter) -> dict[str, Any]:
     ):
         reporter.overall(index, len(prepared.clients))
         lines = systems | _of_client(client, directory, local, len(test))
-        clients.append({"client": client, **_scores(lines, test, chosen, weights, config.seed)})
+        folder = Path(config.clients.folders[index]).name if config.clients.folders else None
+        clients.append({"client": client, "folder": folder, **_scores(lines, test, chosen, weights, config.seed)})
     report = {"run": result["signature"], "local": local is not None, "part": _part(config, test), "clients": clients}
     directory.write_json("gain.json", report)
     return report

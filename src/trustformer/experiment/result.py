@@ -93,6 +93,8 @@ def signature(config: Config, prepared: Prepared) -> str:
         name = f"{name}.{method.variant}|{size}"
     clients = config.clients
     split = f"{clients.split}{clients.alpha:g}" if clients.split == "dirichlet" else clients.split
+    if clients.folders:
+        split = "folders"
     parts = (f"N:{clients.count}", f"split:{split}", f"rounds:{config.rounds}", f"seed:{config.seed}")
     data = f"data:{prepared.corpus.digest[:8]}"
     return "|".join((name, *parts, data, f"cfg:{prepared.digest.hex()[:8]}", f"tf:{version('trustformer')}"))

@@ -19,13 +19,8 @@ _LIKE = "only Marian models with one vocabulary for both languages are continued
 def continue_model(folder: Path, config: ModelConfig, vocab_size: int) -> Model:
     """Load the model of a folder, in 32-bit floats, for further training.
 
-    Its sizes are the folder's, dropout and the longest sequence the config's. Only safetensors are read: other
-    weight files can hold code.
-
-    Args:
-        folder: has `config.json` and `model.safetensors`.
-        config: the `[model]` section.
-        vocab_size: one more than the tokenizer's largest id.
+    Its sizes are the folder's, dropout and the longest sequence the config's; `vocab_size` is one more than the
+    tokenizer's largest id. Only safetensors are read: other weight files can hold code.
 
     Raises:
         ConfigError: no such model, another kind of model, or one that does not fit the tokenizer or config.

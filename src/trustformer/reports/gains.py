@@ -24,7 +24,7 @@ def gain_tables(report: dict[str, Any]) -> list[Table]:
             numbers = client[metric]
             differences = [numbers[f"{system}_minus_local"] for system in ("own", "common")]
             table.add_row(
-                client["client"],
+                " ".join(filter(None, (client["client"], client["folder"]))),
                 f"{client['pairs']:,}",
                 *(_score(numbers[system]) for system in _SYSTEMS),
                 *(_difference(value) for value in differences),
