@@ -15,6 +15,7 @@ import numpy as np
 
 from trustformer.aggregation import TrimmedMean, WeightedMean
 from trustformer.attestation.evidence import Attester, Binding
+from trustformer.enclave.answer import express
 from trustformer.enclave.config import RunConfig
 from trustformer.enclave.history import History
 from trustformer.enclave.protocol import (
@@ -44,7 +45,7 @@ from trustformer.secure.sealing import (
     sealed_length,
     wrap_key,
 )
-from trustformer.vq import MAX_ABS, Array, body_size, decode, encode
+from trustformer.vq import body_size
 
 KEPT_ROUNDS = 1024
 """Round keys kept for clients that catch up."""
@@ -223,19 +224,9 @@ class Enclave:
         return self._state.released
 
     def _combine(self, number: int) -> State:
-        answer = self._config.answer
-        total = self._mean.result()
-        if self._state.residual:
-            flat = np.frombuffer(self._state.residual, np.float32)
-            at = 0
-            for spec in answer.tensors:
-                total[spec.name] += flat[at : at + spec.size].reshape(spec.shape)
-                at += spec.size
-        body, expressed = self._express(total, number)
-        for name in list(expressed):
-            total[name] -= expressed.pop(name)
-        left = any(values.any() for values in total.values())
-        residual = b"".join(total[spec.name].data for spec in answer.tensors) if left else b""
+        config = self._config
+        rng = np.random.default_rng([config.seed, number])
+        body, residual = express(config.answer, self._mean.result(), self._state.residual, rng)
         round_key = new_content_key()
         sealed = encrypt_chunks(round_key, Aggregate(number, body).to_bytes())
         manifest = Manifest(
@@ -252,17 +243,6 @@ class Enclave:
         )
         keys = (*self._state.keys, (manifest.hash, round_key))[-KEPT_ROUNDS:]
         return State(number, keys, residual, Released(sign(manifest.to_bytes(), self._signer), sealed))
-
-    def _express(self, total: dict[str, Array], number: int) -> tuple[bytes, dict[str, Array]]:
-        """Code the mean. What is too large to travel stays in s, so that no client can keep a round from closing."""
-        limit = MAX_ABS
-        while True:
-            within = {name: _within(values, limit) for name, values in total.items()}
-            try:
-                body = encode(self._config.answer, within, np.random.default_rng([self._config.seed, number]))
-                return body, decode(self._config.answer, body)
-            except MessageError:  # a centroid shared by tensors of different scales may overshoot
-                limit /= 2
 
     # ---- sync ----
 
@@ -305,7 +285,3 @@ class Enclave:
     def _hash_of(self, number: int) -> bytes | None:
         index = len(self._state.keys) - 1 - (self._state.round - number)
         return self._state.keys[index][0] if index >= 0 else None
-
-
-def _within(values: Array, limit: float) -> Array:
-    return values if max(values.max(), -values.min()) <= limit else values.clip(-limit, limit)
