@@ -7,6 +7,7 @@ import gzip
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trustformer.data.corpus import Pair
-from trustformer.data.folder import load_folder
+from trustformer.data.folder import load_folder, write_folder
+from trustformer.data.lines import one_line
 from trustformer.data.split import divide, normalise, split_of
 from trustformer.errors import ConfigError, DataError
 from trustformer.experiment.config import load_config
@@ -91,6 +93,19 @@ def test_a_split_depends_on_the_normalised_source_alone(text: str, change: Calla
         assert split_of(change(text), 0.2, 0.2) == split_of(text, 0.2, 0.2)
     if split_of(text, 0.1, 0.1) == "test":
         assert split_of(text, 0.3, 0.1) == "test"
+
+
+@given(st.lists(st.tuples(st.text(), st.text(), st.text(max_size=3)), max_size=6))
+def test_what_is_written_is_read_again(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str, str]]
+) -> None:
+    sides = [(one_line(source), one_line(target), one_line(label)) for source, target, label in rows]
+    pairs = [Pair(*side) for side in sides if side[0] and side[1]] or [Pair("a", "b")]
+    folder = tmp_path_factory.mktemp("any") / "out"
+    write_folder(folder, {"train": pairs, "valid": pairs[:1], "test": pairs[-1:]}, {})
+    labelled = any(pair.domain for pair in (*pairs, *pairs[:1]))
+    expected = [replace(pair, domain=pair.domain or "unlabelled") for pair in pairs] if labelled else pairs
+    assert list(load_folder(folder).train) == expected
 
 
 def test_shares_are_what_was_asked_for() -> None:

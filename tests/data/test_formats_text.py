@@ -62,6 +62,14 @@ def test_hostile_json_is_a_data_error(tmp_path: Path, line: str) -> None:
         read_jsonl(path, "ru", "en")
 
 
+def test_a_message_cannot_steer_a_terminal(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"\\u001b[31m\\u009b2J": 1}\n', "utf-8")
+    with pytest.raises(DataError) as caught:
+        read_jsonl(path, "ru", "en")
+    assert "it has ?[31m?2J" in caught.value.message
+
+
 @given(
     st.recursive(
         st.none() | st.booleans() | st.floats() | st.text(),

@@ -11,7 +11,7 @@ from typing import Any
 
 from trustformer.data.corpus import Pair
 from trustformer.data.jsonl import to_pair
-from trustformer.data.lines import count
+from trustformer.data.lines import count, shown
 from trustformer.errors import ConfigError, DataError
 
 SPLITS = {"train": "train", "valid": "validation", "test": "test"}
@@ -43,7 +43,7 @@ def open_hub(name: str, config: str = "") -> dict[str, Any]:
     except Exception as error:  # the library passes on whatever its many backends raise
         what = str(error).strip().partition("\n")[0] or type(error).__name__
         raise DataError(
-            f"the data set {name!r}{f' ({config})' if config else ''} cannot be read: {what}",
+            f"the data set {name!r}{f' ({config})' if config else ''} cannot be read: {shown(what, 200)}",
             "check data.name and data.config; a folder must hold what save_to_disk writes, or parquet files",
         ) from None
     if isinstance(data, dict):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trustformer.data.corpus import Pair
-from trustformer.data.lines import count, numbered_lines, one_line
+from trustformer.data.lines import count, numbered_lines, one_line, shown
 from trustformer.errors import DataError
 
 _HINT = 'write {"source": "...", "target": "..."} or {"translation": {"ru": "...", "en": "..."}}, one object a line'
@@ -73,8 +73,8 @@ def to_pair(row: dict[str, Any], where: str, source: str, target: str) -> Pair |
             value = ""
         if not isinstance(value, str):
             what = "is missing" if key not in holder else "is not text"
-            known = ", ".join(sorted(str(name) for name in holder)[:8]) or "nothing"
-            raise DataError(f"{where}: {key!r} {what} (it has {known[:200]})", _HINT)
+            known = ", ".join(sorted(shown(str(name)) for name in holder)[:8]) or "nothing"
+            raise DataError(f"{where}: {key!r} {what} (it has {known})", _HINT)
         try:
             value.encode()
         except UnicodeEncodeError:

@@ -29,6 +29,11 @@ def one_line(text: str) -> str:
     return _BREAKS.sub(" ", text.replace("\ufeff", "")).strip()
 
 
+def shown(text: str, limit: int = 40) -> str:
+    """Return the beginning of foreign text as a message may show it: nothing in it can steer a terminal."""
+    return "".join(character if character.isprintable() else "?" for character in text[:limit])
+
+
 def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Line numbers from 1 and decoded lines (UTF-8, a byte order mark is skipped) without their line ends.
 

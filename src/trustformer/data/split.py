@@ -75,7 +75,7 @@ def divide(inputs: Sequence[Iterable[Pair]], *, valid: float, test: float, keep_
             f"the shares of valid and test are {valid:g} and {test:g}",
             "give positive ones that add up to less than 0.5",
         )
-    splits: dict[str, list[Pair]] = {"train": [], "valid": [], "test": []}
+    splits: dict[str, list[Pair]] = {name: [] for name in ("train", "valid", "test")}
     seen: dict[tuple[str, str], int] = {}
     sources: Counter[str] = Counter()
     read = too_long = repeated = shared = variants = 0

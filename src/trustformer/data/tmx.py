@@ -14,7 +14,7 @@ from pathlib import Path
 from xml.parsers import expat
 
 from trustformer.data.corpus import Pair
-from trustformer.data.lines import MAX_LINE_BYTES, chunks, count, one_line
+from trustformer.data.lines import MAX_LINE_BYTES, chunks, count, one_line, shown
 from trustformer.errors import DataError
 
 _CHUNK = 1 << 16
@@ -47,7 +47,7 @@ def read_tmx(path: Path, source: str, target: str) -> tuple[list[Pair], list[str
     reader = _Reader(path, _language(source), _language(target))
     reader.read()
     if not reader.pairs:
-        languages = ", ".join(sorted(reader.languages)) or "none"
+        languages = ", ".join(sorted(shown(name, 12) for name in reader.languages)[:20]) or "none"
         raise DataError(
             f"{path}, line {reader.line}: the file ends without a unit in both {source} and {target} "
             f"({count(reader.units, 'unit')}, languages: {languages})",
@@ -134,14 +134,16 @@ class _Reader:
         self._first.setdefault(what, self._unit_line)
 
     def _entity(self, name: str, *_: object) -> None:
-        raise self._error(f"the file declares the entity {name!r}; such files are refused", "remove the declaration")
+        raise self._error(
+            f"the file declares the entity {shown(name)!r}; such files are refused", "remove the declaration"
+        )
 
     def _skipped(self, name: str, _: object) -> None:
-        raise self._error(f"the entity &{name}; is not defined", "write the character itself")
+        raise self._error(f"the entity &{shown(name)}; is not defined", "write the character itself")
 
     def _start(self, tag: str, attributes: dict[str, str]) -> None:
         if not self._stack and tag != "tmx":
-            raise self._error(f"the file is not TMX: its root is <{tag[:40]}>")
+            raise self._error(f"the file is not TMX: its root is <{shown(tag)}>")
         self._stack.append(tag)
         if len(self._stack) > _MAX_DEPTH:
             raise self._error(f"elements nested deeper than {_MAX_DEPTH}")
