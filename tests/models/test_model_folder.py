@@ -230,3 +230,24 @@ def test_another_vocabulary_is_another_experiment(
     (copy / "vocab.json").write_text(json.dumps(vocabulary), "utf-8")
     other = tiny_run(tmp_path / "other", *values)
     assert one["signature"].partition("cfg:")[2] != other["signature"].partition("cfg:")[2]
+
+
+def test_a_stopped_run_goes_on_and_a_changed_folder_is_refused(
+    copy: Path, tiny_run: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    values = [f"model.preset={copy}", "rounds=2", "method.name=fedavg"]
+    whole = tiny_run(tmp_path / "whole", *values)
+    out = tmp_path / "stopped"
+    tiny_run(out, *values)
+    for name in ("result.json", "model"):
+        path = out / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    again = tiny_run(out, *values, resume=True)
+    assert again["weights_digest"] == whole["weights_digest"]
+    (out / "result.json").unlink()
+    with torch.no_grad():
+        model = MarianMTModel.from_pretrained(copy)
+        model.model.shared.weight.add_(0.01)
+        model.save_pretrained(copy)
+    with pytest.raises(ConfigError, match="not those this run began with"):
+        tiny_run(out, *values, resume=True)

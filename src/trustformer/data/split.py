@@ -70,11 +70,7 @@ def divide(inputs: Sequence[Iterable[Pair]], *, valid: float, test: float, keep_
         ConfigError: a share out of range.
         DataError: a split without a pair.
     """
-    if not (valid > 0 and test > 0 and valid + test < 0.5):
-        raise ConfigError(
-            f"the shares of valid and test are {valid:g} and {test:g}",
-            "give positive ones that add up to less than 0.5",
-        )
+    _check_shares(valid, test)
     splits: dict[str, list[Pair]] = {name: [] for name in ("train", "valid", "test")}
     seen: dict[tuple[str, str], int] = {}
     sources: Counter[str] = Counter()
@@ -99,6 +95,14 @@ def divide(inputs: Sequence[Iterable[Pair]], *, valid: float, test: float, keep_
     _check(splits, len(sources), valid, test)
     leaked = sum(rows * test * (1 - (valid + test) ** (rows - 1)) for rows in sources.values())
     return Division(splits, read, too_long, repeated, shared, variants, leaked)
+
+
+def _check_shares(valid: float, test: float) -> None:
+    if not (valid > 0 and test > 0 and valid + test < 0.5):
+        raise ConfigError(
+            f"the shares of valid and test are {valid:g} and {test:g}",
+            "give positive ones that add up to less than 0.5",
+        )
 
 
 def _check(splits: dict[str, list[Pair]], sources: int, valid: float, test: float) -> None:
