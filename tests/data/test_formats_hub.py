@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 
 from trustformer.data.corpus import Pair
+from trustformer.data.folder import load_folder
 from trustformer.data.hub import open_hub, read_split
+from trustformer.data.intake import IntakeOptions, prepare_folder
 from trustformer.data.jsonl import to_pair
 from trustformer.errors import ConfigError, DataError
 from trustformer.experiment.config import load_config
 from trustformer.experiment.corpora import read_corpus
 
-ROWS = [{"translation": {"ru": f"Слово {i}.", "en": f"Word {i}."}} for i in range(6)]
+ROWS = [{"translation": {"ru": f"Слово {i}.", "en": f"Word {i}."}} for i in range(30)]
 needs_library = pytest.mark.skipif(
     importlib.util.find_spec("datasets") is None, reason="the optional library datasets is not installed"
 )
@@ -30,7 +32,7 @@ def saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     import datasets
 
     datasets.disable_progress_bars()
-    splits = {"train": ROWS[:4], "validation": [*ROWS[4:], {"translation": {"ru": "", "en": "x"}}]}
+    splits = {"train": ROWS[:28], "validation": [*ROWS[28:], {"translation": {"ru": "", "en": "x"}}]}
     data = datasets.DatasetDict({name: datasets.Dataset.from_list(rows) for name, rows in splits.items()})
     data.save_to_disk(str(tmp_path / "saved"))
     (tmp_path / "parquet").mkdir()
@@ -46,10 +48,10 @@ def test_a_folder_reads_split_by_split(saved: Path, form: str) -> None:
     name = str(saved / form)
     data = open_hub(name)
     pairs, warnings = read_split(data, name, "train", "ru", "en")
-    assert pairs == [Pair(f"Слово {i}.", f"Word {i}.") for i in range(4)]
+    assert pairs == [Pair(f"Слово {i}.", f"Word {i}.") for i in range(28)]
     assert warnings == []
     pairs, warnings = read_split(data, name, "validation", "en", "ru")
-    assert pairs == [Pair(f"Word {i}.", f"Слово {i}.") for i in (4, 5)]
+    assert pairs == [Pair(f"Word {i}.", f"Слово {i}.") for i in (28, 29)]
     assert warnings == [f"validation of {name}: 1 pair with an empty side dropped (first at row 3)"]
 
 
@@ -72,7 +74,7 @@ def test_errors_name_split_and_row(saved: Path) -> None:
 def test_a_config_takes_a_folder(saved: Path) -> None:
     values = ["data.source=hf", f"data.name={saved / 'saved'}", "data.test=validation"]
     corpus = read_corpus(load_config(None, values).data)
-    assert [len(part) for part in (corpus.train, corpus.valid, corpus.test)] == [4, 2, 2]
+    assert [len(part) for part in (corpus.train, corpus.valid, corpus.test)] == [28, 2, 2]
 
 
 def test_without_the_library_a_hint_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,3 +89,12 @@ def test_rows_of_other_columns() -> None:
     assert to_pair({"source": "да", "target": "yes", "domain": "d"}, "x", "ru", "en") == Pair("да", "yes", "d")
     with pytest.raises(DataError, match=r"x: 'source' is missing \(it has text\)"):
         to_pair({"text": "да"}, "x", "ru", "en")
+
+
+@needs_library
+@pytest.mark.filterwarnings("ignore")
+def test_prepare_takes_a_data_set(saved: Path) -> None:
+    options = IntakeOptions(kind="hf", valid=0.2, test=0.29, hub_split="train")
+    report = prepare_folder([str(saved / "parquet")], saved / "out", options)
+    assert report["pairs_read"] == sum(report["pairs"].values()) == 28
+    assert len(load_folder(saved / "out").train) == report["pairs"]["train"]
