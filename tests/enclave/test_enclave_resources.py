@@ -50,18 +50,20 @@ def test_the_process_goes_when_its_parent_is_killed(tmp_path: Path) -> None:
         f"folder = Path({str(party.folder)!r})\n"
         "enclave = RemoteEnclave(folder / 'terms.bin', folder / 'state', provider='simulated',"
         " evidence=folder / 'root', log=folder / 'log.txt')\n"
-        "print(enclave.pid, flush=True)\n"
+        "print(enclave.pid, enclave._folder, flush=True)\n"
         "time.sleep(100)\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
     assert parent.stdout is not None
-    child = int(parent.stdout.readline())
+    number, folder = parent.stdout.readline().split()
+    child = int(number)
     assert Path(f"/proc/{child}").exists()
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     parent.stdout.close()
     for _ in range(200):
         if not alive(child):
+            assert not Path(folder.decode()).exists()
             return
         time.sleep(0.05)
     os.kill(child, signal.SIGKILL)

@@ -17,6 +17,7 @@ import socket
 import struct
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from trustformer.enclave.config import RunConfig
@@ -83,6 +84,9 @@ class Service:
             self._listener.close()
             if self._path is not None:
                 self._path.unlink(missing_ok=True)
+            if self._path is not None and not self._linger:
+                with suppress(OSError):
+                    self._path.parent.rmdir()  # the parent made it for this socket, and may be gone
 
     def _serve(self, connection: socket.socket) -> bool:
         """Answer one request; False when the connection is of no further use."""

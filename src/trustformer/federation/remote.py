@@ -146,6 +146,7 @@ class RemoteEnclave:
         raise EnclaveLostError("the enclave process died and was started again", "clients say hello again")
 
     def _start(self) -> None:
+        self._folder.mkdir(mode=0o700, exist_ok=True)  # a process that ended by itself has removed it
         path = self._folder / "s"
         path.unlink(missing_ok=True)
         with open(self._log, "ab") as log:
