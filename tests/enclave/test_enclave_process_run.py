@@ -105,3 +105,24 @@ def test_an_enclave_that_dies_too_often_ends_the_run(
     monkeypatch.setattr(parties, "RemoteEnclave", Doomed)
     with pytest.raises(TrustformerError, match="died too often"):
         tiny_run(tmp_path / "doomed", "enclave.process=true", "enclave.restarts=2")
+
+
+def test_a_run_that_cannot_start_leaves_no_process(
+    tiny_run: Run, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[RemoteEnclave] = []
+
+    class Remembered(RemoteEnclave):
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            super().__init__(*arguments, **named)
+            made.append(self)
+
+    monkeypatch.setattr(parties, "RemoteEnclave", Remembered)
+    out = tmp_path / "damaged"
+    tiny_run(out, "rounds=1", "enclave.process=true")
+    (out / "result.json").unlink()
+    (out / "clients" / "1" / "state.safetensors").write_bytes(b"damaged")
+    with pytest.raises(TrustformerError, match="damaged"):
+        tiny_run(out, "rounds=1", "enclave.process=true", resume=True)
+    assert len(made) == 2
+    assert all(enclave._process is None for enclave in made)

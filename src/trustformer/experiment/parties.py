@@ -8,6 +8,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,21 +87,25 @@ def assemble(config: Config, prepared: Prepared, directory: RunDirectory, rounds
         host = Host(enclave, directory.path / "host", ledger)
         channel_of = _channels(terms, identities, host, directory, attester)
     trainer = LocalTrainer(prepared.model, config.train)
-    clients = [
-        Client(
-            *(client, index, examples),
-            trainer=trainer,
-            store=ClientStore(folders[client]),
-            start=prepared.start,
-            common=prepared.common,
-            codec=codec,
-            weighted=prepared.method.weighted,
-            channel=channel_of(client) if channel_of else None,
-            seed=config.seed,
-            max_lag=config.clients.max_lag,
-        )
-        for index, (client, examples) in enumerate(prepared.clients.items())
-    ]
+    with ExitStack() as undo:
+        if process is not None:
+            undo.callback(process.stop)  # a damaged client state must not leave a process behind
+        clients = [
+            Client(
+                *(client, index, examples),
+                trainer=trainer,
+                store=ClientStore(folders[client]),
+                start=prepared.start,
+                common=prepared.common,
+                codec=codec,
+                weighted=prepared.method.weighted,
+                channel=channel_of(client) if channel_of else None,
+                seed=config.seed,
+                max_lag=config.clients.max_lag,
+            )
+            for index, (client, examples) in enumerate(prepared.clients.items())
+        ]
+        undo.pop_all()
     return Federation(clients, host, ledger, process)
 
 
