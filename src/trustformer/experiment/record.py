@@ -73,7 +73,7 @@ class RunDirectory:
         Raises:
             ConfigError: another process runs here.
         """
-        with open(self.path / "lock", "w", encoding="utf-8") as file:
+        with open(self.path / "lock", "a", encoding="utf-8") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
