@@ -124,7 +124,6 @@ def environment() -> dict[str, Any]:
         "processor": _processor(),
         "cores": os.cpu_count(),
         "packages": {name: version(name) for name in packages},
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
     }
 
 
