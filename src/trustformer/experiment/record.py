@@ -7,7 +7,6 @@ import fcntl
 import json
 import os
 import platform
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
