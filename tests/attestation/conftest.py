@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 from pki import Pki
 
-from trustformer.cli import attest
+from trustformer.cli import make_parser
 from trustformer.errors import TrustformerError
 
 
@@ -50,9 +49,7 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
     """Run `attest ARGUMENTS...` as the command line does."""
 
     def run(*arguments: object) -> Outcome:
-        parser = argparse.ArgumentParser(prog="trustformer")
-        attest.add_parser(parser.add_subparsers())
-        options = parser.parse_args(["attest", *map(str, arguments)])
+        options = make_parser().parse_args(["attest", *map(str, arguments)])
         error = None
         try:
             code = options.run(options)

@@ -28,8 +28,8 @@ _FULL = "free space, then go on with --resume"
 _HINTS = {errno.ENOSPC: _FULL, errno.EDQUOT: _FULL, errno.EFBIG: _FULL}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code."""
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line; a parsed verb leaves its function in `run`."""
     parser = argparse.ArgumentParser(
         prog="trustformer",
         description="Federated training of Transformers in which only sealed k-means centroids leave a client.",
@@ -41,7 +41,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     for verb in (run, translate, compare, prepare, gain, attest):
         verb.add_parser(verbs)
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    options = make_parser().parse_args(arguments)
     try:
         return int(options.run(options))
     except TrustformerError as error:
