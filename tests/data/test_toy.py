@@ -13,12 +13,11 @@ from pathlib import Path
 import pytest
 
 import trustformer
-from trustformer.data import toy_english, toy_russian
 from trustformer.data.corpus import Corpus, Pair
-from trustformer.data.toy import toy_corpus
-from trustformer.data.toy_phrases import DETERMINERS, NUMERALS, PRONOUNS, phrase
-from trustformer.data.toy_russian import ACC, DAT, GEN, INS, NOM, PREP, noun
-from trustformer.data.toy_words import DOMAINS, Noun, ambiguous_lemmas, lexicon, make_adjective
+from trustformer.data.toy import english, russian, toy_corpus
+from trustformer.data.toy.phrases import DETERMINERS, NUMERALS, PRONOUNS, phrase
+from trustformer.data.toy.russian import ACC, DAT, GEN, INS, NOM, PREP, noun
+from trustformer.data.toy.words import DOMAINS, Noun, ambiguous_lemmas, lexicon, make_adjective
 from trustformer.errors import ConfigError
 
 CASE = {"nom": NOM, "gen": GEN, "dat": DAT, "acc": ACC, "ins": INS, "prep": PREP}
@@ -136,7 +135,7 @@ def test_adjectives(lemma: str, gender: str, case: str, form: str) -> None:
     ],
 )
 def test_verbs(spec: str, personal: str, feminine: str) -> None:
-    _, forms, past = toy_russian.verb(spec)
+    _, forms, past = russian.verb(spec)
     assert " ".join(forms) == personal
     assert past["f"] == feminine
 
@@ -177,24 +176,24 @@ def test_pronouns_and_prepositions_take_their_joined_forms() -> None:
 
 
 def test_english_forms() -> None:
-    assert [toy_english.plural(x) for x in ("woman", "policy", "box", "diagnosis", "arson attack")] == [
+    assert [english.plural(x) for x in ("woman", "policy", "box", "diagnosis", "arson attack")] == [
         "women",
         "policies",
         "boxes",
         "diagnoses",
         "arson attacks",
     ]
-    assert [toy_english.article(x) for x in ("honest man", "useful idea", "ATM", "old key")] == [
+    assert [english.article(x) for x in ("honest man", "useful idea", "ATM", "old key")] == [
         "an honest man",
         "a useful idea",
         "an ATM",
         "an old key",
     ]
-    assert toy_english.possessive("women") == "women's"
-    assert toy_english.possessive("doctors") == "doctors'"
-    wait, rob = toy_english.verb("wait_for"), toy_english.verb("rob")
+    assert english.possessive("women") == "women's"
+    assert english.possessive("doctors") == "doctors'"
+    wait, rob = english.verb("wait_for"), english.verb("rob")
     assert (wait.third, wait.ing) == ("waits for", "waiting for")
-    assert (rob.past, rob.ing, toy_english.verb("carry").past) == ("robbed", "robbing", "carried")
+    assert (rob.past, rob.ing, english.verb("carry").past) == ("robbed", "robbing", "carried")
 
 
 def test_sizes_domains_and_lengths(made: tuple[Corpus, tuple[Pair, ...]]) -> None:

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import accumulate
 
-from trustformer.data import toy_subordinate as subordinate
-from trustformer.data.toy_clauses import FUTURE, PAST, PROGRESSIVE, Clause, Predicate, Said, agree, predicate, words
-from trustformer.data.toy_grammar import Speaker
-from trustformer.data.toy_phrases import WHO, Phrase
-from trustformer.data.toy_russian import ACC, DAT, GEN, INS, NOM
+from trustformer.data.toy import subordinate
+from trustformer.data.toy.clauses import FUTURE, PAST, PROGRESSIVE, Clause, Predicate, Said, agree, predicate, words
+from trustformer.data.toy.grammar import Speaker
+from trustformer.data.toy.phrases import WHO, Phrase
+from trustformer.data.toy.russian import ACC, DAT, GEN, INS, NOM
 
 MIN_WORDS, MAX_WORDS = 4, 18
 

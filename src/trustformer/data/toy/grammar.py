@@ -11,11 +11,11 @@ import random
 from functools import cache
 from itertools import accumulate
 
-from trustformer.data.toy_clauses import FUTURE, MODES, PAST, PROGRESSIVE, Clause, Mode, predicate, russian_verb, words
-from trustformer.data.toy_phrases import DETERMINERS, NUMERALS, OWN, PRONOUNS, Determiner, Phrase
-from trustformer.data.toy_phrases import phrase as noun_phrase
-from trustformer.data.toy_russian import ACC, DAT, GEN, INS, PREP
-from trustformer.data.toy_words import Adjective, Noun, Verb, ambiguous_lemmas, lexicon
+from trustformer.data.toy.clauses import FUTURE, MODES, PAST, PROGRESSIVE, Clause, Mode, predicate, russian_verb, words
+from trustformer.data.toy.phrases import DETERMINERS, NUMERALS, OWN, PRONOUNS, Determiner, Phrase
+from trustformer.data.toy.phrases import phrase as noun_phrase
+from trustformer.data.toy.russian import ACC, DAT, GEN, INS, PREP
+from trustformer.data.toy.words import Adjective, Noun, Verb, ambiguous_lemmas, lexicon
 
 _ADJUNCTS = (  # preposition, case, kinds, English
     ("с", INS, "p", "with"),

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from trustformer.data import toy_english as english
-from trustformer.data.toy_phrases import Phrase
-from trustformer.data.toy_russian import NOM
-from trustformer.data.toy_words import Aspect, Verb
+from trustformer.data.toy import english
+from trustformer.data.toy.phrases import Phrase
+from trustformer.data.toy.russian import NOM
+from trustformer.data.toy.words import Aspect, Verb
 
 _STATES = ("see", "think about")  # no English progressive
 _BE = ("буду", "будешь", "будет", "будем", "будете", "будут")

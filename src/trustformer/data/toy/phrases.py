@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from trustformer.data import toy_english as english
-from trustformer.data.toy_russian import ACC, GEN, NOM, Forms, adjective
-from trustformer.data.toy_words import Adjective, Noun, animate_forms
+from trustformer.data.toy import english
+from trustformer.data.toy.russian import ACC, GEN, NOM, Forms, adjective
+from trustformer.data.toy.words import Adjective, Noun, animate_forms
 
 
 def _forms(text: str) -> Forms:

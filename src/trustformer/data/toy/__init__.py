@@ -10,9 +10,9 @@ from __future__ import annotations
 import random
 
 from trustformer.data.corpus import Corpus, Pair, corpus_digest
-from trustformer.data.toy_grammar import Speaker
-from trustformer.data.toy_templates import say
-from trustformer.data.toy_words import DOMAINS
+from trustformer.data.toy.grammar import Speaker
+from trustformer.data.toy.templates import say
+from trustformer.data.toy.words import DOMAINS
 from trustformer.errors import ConfigError
 
 NAME = "toy (synthetic)"

@@ -6,10 +6,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
-from trustformer.data import toy_english as english
-from trustformer.data import toy_lexicon as text
-from trustformer.data import toy_russian as russian
-from trustformer.data.toy_russian import Forms
+from trustformer.data.toy import english, russian
+from trustformer.data.toy import lexicon as text
+from trustformer.data.toy.russian import Forms
 
 DOMAINS = ("bank", "court", "hospital")
 

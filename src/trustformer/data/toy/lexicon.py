@@ -7,7 +7,7 @@ t thing, r drug, i illness, o part of the body, e event, m money, c crime, b mat
 w what can be broken, x lifted, y won.
 Adjectives: `lemma kinds english`. Verbs: `imperfective perfective english government kinds`, where english may
 be `imperfective|perfective`, government is a case (2 to 6) or a preposition and a case, `R` an accusative and
-a recipient, and kinds are those of the object. Spellings as `toy_russian` and `toy_english` read them. A word
+a recipient, and kinds are those of the object. Spellings as `russian` and `english` read them. A word
 that several domains list with other meanings is what makes a client of one domain wrong in the others.
 """
 

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sentence templates of the toy corpus with two clauses; as in `toy_templates`, untidied."""
+"""Sentence templates of the toy corpus with two clauses; as in `templates`, untidied."""
 
 from __future__ import annotations
 
-from trustformer.data.toy_clauses import FUTURE, PAST, PROGRESSIVE, Said, agree, predicate, russian_verb, words
-from trustformer.data.toy_grammar import Speaker
-from trustformer.data.toy_phrases import WHICH, Phrase
-from trustformer.data.toy_russian import ACC, GEN, NOM
+from trustformer.data.toy.clauses import FUTURE, PAST, PROGRESSIVE, Said, agree, predicate, russian_verb, words
+from trustformer.data.toy.grammar import Speaker
+from trustformer.data.toy.phrases import WHICH, Phrase
+from trustformer.data.toy.russian import ACC, GEN, NOM
 
 _MATRIX = (  # by gender or person, English third singular and other, past
     ("сказал сказала сказало сказали", "said", "said", True),
