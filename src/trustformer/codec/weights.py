@@ -37,8 +37,8 @@ def shared_layout(tensors: Sequence[TensorSpec], coding: Codebook) -> Layout:
     """Matrices in groups that share one codebook, one-dimensional tensors as fp16.
 
     Matrices of equal shape up to transposition share: in a Transformer these are all attention projections, all
-    feed-forward matrices, and the embedding. A codebook of its own for every matrix took a third of the bytes
-    of a 1.4 M parameter model and did not score better.
+    feed-forward matrices, and the embedding. A codebook of its own for every matrix would be a large part of a
+    small model's message: 4 KB each at d = 8 and K = 256, as much as the codes of 32,768 entries.
     """
     shared: dict[tuple[int, ...], list[TensorSpec]] = {}
     for tensor in tensors:

@@ -8,8 +8,7 @@ A codebook group travels as
     codes    ceil(log2 K) bits a block, most significant bit first, padded to a byte
 
 Because centroids are means, ||x - decode(x)||² <= ||x||² over the group (up to fp16): a message never moves away from
-what it describes. One scale for the group, not one a tensor, so that what was decoded once is coded again exactly:
-on the drifts of a Transformer both captured the same share of the energy (0.67 at one bit an entry).
+what it describes. One scale for the group, not one a tensor, so that what was decoded once is coded again exactly.
 """
 
 from __future__ import annotations
