@@ -1,4 +1,4 @@
-# setup check test demo results: everything a person or CI runs. PIP_FLAGS goes to pip, PYTHON is 3.11 or newer.
+# setup check test demo docs results: everything a person or CI runs. PIP_FLAGS goes to pip, PYTHON is 3.11 or newer.
 PYTHON ?= python3
 PIP_FLAGS ?=
 VENV := .venv
@@ -11,6 +11,7 @@ help:
 	@echo "make demo    set up, then train local, fedavg and centroid on synthetic sentences and compare them"
 	@echo "make test    set up, then run all tests (TRUSTFORMER_DATA=DIR names the folder of real corpora)"
 	@echo "make check   format, lint, types, layers"
+	@echo "make docs    the documentation as a site in site/, from docs/ and the recorded results"
 	@echo "make wheel-check   build the wheel, install it alone into a clean environment and run with it"
 	@echo "make setup   the environment in $(VENV) only; PIP_FLAGS=... is passed to pip"
 
@@ -29,13 +30,17 @@ test: setup
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 check: setup
-	@$(BIN)/ruff format --check src tests
-	@$(BIN)/ruff check src tests
+	@$(BIN)/ruff format --check src tests docs
+	@$(BIN)/ruff check src tests docs
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
+# Writes the generated pages and pictures, then the site into site/ (git-ignored); nothing in it is loaded from elsewhere.
 docs: setup
-	@$(BIN)/python -c "from trustformer.experiment.reference import config_reference as r; print(r(), end='')" > docs/config.md
+	@$(BIN)/python docs/tools/generate.py
+	@$(BIN)/python docs/tools/pictures.py docs/images
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "written: site/index.html (the search box needs a server: $(BIN)/python -m http.server -d site)"
 
 # The recorded comparison of the README: three seeds, two runs at a time, about an hour and a half on 2 cores.
 MULTI30K := benchmarks/configs/multi30k
@@ -75,4 +80,4 @@ dp: setup
 	@$(BIN)/python benchmarks/dp_table.py
 
 clean:
-	rm -rf $(VENV) build dist src/*.egg-info
+	rm -rf $(VENV) build dist site src/*.egg-info

@@ -35,6 +35,12 @@ def test_a_run_prints_a_table_and_where_its_record_is(finished: Path, cli: Cli) 
         assert part in out.replace("\n", "")
 
 
+def test_a_run_goes_on_by_its_own_config(finished: Path, cli: Cli) -> None:
+    code, out, _ = cli("run", "--resume", "--json", "--out", finished)
+    assert code == 0
+    assert json.loads(out) == json.loads((finished / "result.json").read_text("utf-8"))
+
+
 def arguments_of(run: Path) -> list[str]:
     return [str(run / "config.toml")]
 

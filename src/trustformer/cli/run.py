@@ -27,7 +27,8 @@ examples:
   trustformer run --set rounds=3 --out runs/try
   trustformer run --set data.source=tsv --set data.train=multi30k/train.tsv.gz \\
       --set data.valid=multi30k/valid.tsv.gz --set data.test=multi30k/test.tsv.gz --out runs/multi30k
-  trustformer run config.toml --out runs/mine --resume
+  trustformer run config.toml --out runs/mine
+  trustformer run --out runs/mine --resume
 """
 
 
@@ -44,7 +45,9 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument("config", nargs="?", type=Path, metavar="CONFIG.toml", help="see docs/config.md")
     parser.add_argument("--out", type=Path, metavar="DIR", help="run directory (default: a new one in runs/)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key; repeatable")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the run in --out, by its own config unless one is given"
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
     parser.set_defaults(run=_run)
 
@@ -53,18 +56,21 @@ def _run(options: argparse.Namespace) -> int:
     from trustformer.errors import ConfigError
     from trustformer.experiment.config import QUICKSTART, load_config
 
-    own_data = any(item.startswith("data.source=") and item != "data.source=toy" for item in options.set)
-    path = options.config or (None if own_data else QUICKSTART)
-    config = load_config(path, options.set)
     if options.resume and options.out is None:
         raise ConfigError("--resume needs --out", "name the run directory to go on with")
+    own_data = any(item.startswith("data.source=") and item != "data.source=toy" for item in options.set)
+    path = options.config or (None if own_data else QUICKSTART)
+    if options.resume and not options.config and not options.set and (options.out / "config.toml").is_file():
+        path = options.out / "config.toml"
+    config = load_config(path, options.set)
     out = options.out or _new_directory(config.method.name)
     try:
         result = run_with_progress(config, out, resume=options.resume)
     except KeyboardInterrupt:
-        command = ["trustformer", "run", *([str(options.config)] if options.config else [])]
-        command += [*(part for item in options.set for part in ("--set", item)), "--out", str(out), "--resume"]
-        print(f"\ninterrupted; state saved. Go on with:\n  {shlex.join(command)}", file=sys.stderr)
+        if not (out / "config.toml").is_file():
+            raise
+        command = shlex.join(["trustformer", "run", "--out", str(out), "--resume"])
+        print(f"\ninterrupted; state saved. Go on with:\n  {command}", file=sys.stderr)
         return 130
     if options.json:
         print(json.dumps(result, indent=2, ensure_ascii=False))

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The documentation: generated pages are up to date; the site builds strictly and loads nothing from elsewhere."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+QUIET = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync", "--hide-scrollbars", "--enable-logging=stderr"),
+)
+
+
+def tool(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, DOCS / "tools" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", ["config.md", "cli.md", "results.md"])
+def test_a_generated_page_is_up_to_date(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If this fails: `make docs`, and commit what it changed."""
+    monkeypatch.setenv("COLUMNS", "94")  # restored afterwards
+    assert (DOCS / name).read_text("utf-8") == tool("generate").PAGES[name]()
+
+
+def test_the_drawing_is_the_one_its_script_makes() -> None:
+    assert (DOCS / "images" / "round.svg").read_text("utf-8") == tool("pictures").round_picture()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("mkdocs", reason="mkdocs is not installed: make setup installs it")
+    folder = tmp_path_factory.mktemp("docs") / "site"
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--config-file", str(ROOT / "mkdocs.yml")]
+    done = subprocess.run([*command, "--site-dir", str(folder)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_every_page_is_there_and_nothing_is_loaded_from_elsewhere(site: Path) -> None:
+    for page in (*DOCS.glob("*.md"), ROOT / "SECURITY.md"):
+        assert (site / f"{page.stem}.html").is_file()
+    loaded = re.compile(r'<(?:script|link|img|iframe|source)\b[^>]*?\b(?:src|href)="(https?:)?//', re.IGNORECASE)
+    for page in site.rglob("*.html"):
+        assert not loaded.search(page.read_text("utf-8")), page
+    for style in site.rglob("*.css"):
+        assert not re.search(r"(@import|url\()\s*[\"']?(https?:)?//", style.read_text("utf-8")), style
+
+
+def test_maths_is_drawn_without_a_script() -> None:
+    pytest.importorskip("mkdocs", reason="mkdocs is not installed: make setup installs it")
+    page = (
+        '<p><span class="arithmatex">\\(W_i \\leftarrow a &lt; b\\)</span></p><div class="arithmatex">\\[x^2\\]</div>'
+    )
+    drawn = tool("hooks").on_page_content(page)
+    assert drawn.count("<math") == 2
+    assert 'display="block"' in drawn
+    assert "arithmatex" not in drawn
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def look(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int, int], list[str]]:
+    """Open a page at a width, light or dark; returns what the console says."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(site)))
+    Thread(target=server.serve_forever, daemon=True).start()
+    pictures = tmp_path_factory.mktemp("pictures")
+
+    def open_page(page: str, width: int, scheme: int) -> list[str]:
+        picture = pictures / f"{page}-{width}-{scheme}.png"
+        options = [f"--user-data-dir={pictures / 'profile'}", f"--window-size={width},1400", f"--screenshot={picture}"]
+        address = f"http://127.0.0.1:{server.server_port}/{page}.html"
+        command = [str(BROWSER), *QUIET, *options, f"--blink-settings=preferredColorScheme={scheme}", address]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+        assert picture.read_bytes().startswith(b"\x89PNG")
+        return [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+    return open_page
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
+@pytest.mark.parametrize(("page", "width", "scheme"), [("index", 1280, 1), ("results", 390, 0), ("method", 390, 1)])
+def test_a_browser_shows_it_without_a_complaint(
+    look: Callable[[str, int, int], list[str]], page: str, width: int, scheme: int
+) -> None:
+    assert look(page, width, scheme) == []
