@@ -16,7 +16,7 @@ from trustformer.federation.client import Client
 from trustformer.federation.round import greet
 
 PARTITION = ("method.variant=partition", "method.ratio=0.25", "train.warmup_steps=1")
-CHOICES = ["rotating", "random"]
+CHOICES = ["rotating", "drift", "history", "random"]
 HALF = 2.0**-11
 """Half a unit in the last place of fp16, relative."""
 TINY = 2.0**-23
@@ -113,11 +113,15 @@ def test_after_absence_and_catch_up_all_hold_one_model_and_one_partition(
     assert run.play(6) == dict.fromkeys("012", "accepted")
 
 
-def test_beyond_max_lag_the_dense_model_is_taken_and_the_partition_follows(play: Callable[..., Party]) -> None:
-    run = play("clients.max_lag=1")
-    for number in (1, 2):
+@pytest.mark.parametrize("choice", CHOICES)
+def test_beyond_max_lag_the_dense_model_is_taken_and_the_partition_follows(
+    play: Callable[..., Party], choice: str
+) -> None:
+    """With ratio 0.25 exchange 5 is the first of `drift` that looks at the history: the newcomer has it through G."""
+    run = play("clients.max_lag=1", f"method.partition={choice}")
+    for number in (1, 2, 3, 4, 5):
         run.play(number, "01")
-    assert run.play(3)["2"] == "accepted"
+    assert run.play(6)["2"] == "accepted"
     assert [client for client, direction, _ in run.sent("common") if direction == "down"] == ["2"]
     assert len({client.position.common_digest for client in run.clients}) == 1
 
@@ -133,7 +137,7 @@ def test_an_update_under_another_partition_is_refused(play: Callable[..., Party]
     run = play()
     liar = run.clients[2]
     codec = liar._codec
-    liar._codec = Shifted(codec.tensors, codec.ratio, codec.choice)
+    liar._codec = Shifted(codec.tensors, codec.ratio, codec.choice, codec.start)
     greet(run.clients)
     for client in run.clients:
         client.train(1)
@@ -152,7 +156,7 @@ def test_as_few_as_agree_on_a_partition_cannot_outvote_most_clients(play: Callab
     run.play(1)
     liar = run.clients[0]
     codec = liar._codec
-    liar._codec, liar._next = Shifted(codec.tensors, codec.ratio, codec.choice), None
+    liar._codec, liar._next = Shifted(codec.tensors, codec.ratio, codec.choice, codec.start), None
     greet(run.clients)
     for client in run.clients:
         client.train(2)

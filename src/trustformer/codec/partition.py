@@ -6,28 +6,29 @@
 With the same clusters everywhere, coding is an orthogonal projection P and the mean of centroids is the centroid of
 the mean: no assignments travel, and the spread Σ p_i ||W_i - mean||² loses exactly what P takes of it.
 
-A matrix of R rows has K = ceil(R x ratio) clusters. `random`: every row falls into one of K clusters of equal size,
-drawn anew. `rotating`: the next K rows of a fixed shuffle are clusters of their own, and the rows that wait share one
-whose centroid is not sent; ceil(1 / ratio) exchanges in a row, a turn, name every row, so that without training in
-between they are federated averaging.
+A matrix of R rows has K = ceil(R x ratio) clusters, or in `drift` a share of the same budget; `choices.py` says which
+rows go together. Rows that wait share a cluster whose centroid is not sent.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import Literal
 
 import numpy as np
 
+from trustformer.codec import choices
+from trustformer.codec.choices import Partition, width
 from trustformer.codec.drift import shift
 from trustformer.codec.weights import Weights, weights_digest
 from trustformer.message import Dense, Group, Layout, TensorSpec, digest, enc
 from trustformer.vq import cluster_means, decode, encode
-from trustformer.vq.kmeans import Array, Codes
+from trustformer.vq.kmeans import Array
 
-Choice = Literal["rotating", "random"]
+Choice = Literal["rotating", "drift", "history", "random"]
 
 _BODY = "centroids"
 """Name of the one flat tensor that holds the centroids of all matrices."""
@@ -43,19 +44,26 @@ class PartitionCodec:
         tensors: of the model; matrices are clustered by their first axis, one-dimensional ones travel as fp16.
         ratio: centroids of a matrix as a share of its rows.
         choice: how the partition of an exchange is chosen.
+        start: G_0, from which `history` and `drift` see what past exchanges moved.
     """
 
     tensors: tuple[TensorSpec, ...]
     ratio: float
     choice: Choice
+    start: Weights = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def upload(self) -> Layout:
         """All centroids as one flat fp16 tensor, then the one-dimensional tensors: nothing else is sent."""
-        floats = sum(self.clusters(spec) * _width(spec) for spec in self.matrices)
+        floats = self.floats
         vectors = tuple(spec for spec in self.tensors if len(spec.shape) == 1)
         centroids = (TensorSpec(_BODY, (floats,)),) if floats else ()
         return Layout((Group(Dense("float16"), centroids + vectors),))
+
+    @cached_property
+    def floats(self) -> int:
+        """Entries of all centroids of a message; what an exchange's clusters leave over is zero."""
+        return sum(self.clusters(spec) * width(spec) for spec in self.matrices)
 
     @property
     def answer(self) -> Layout:
@@ -74,63 +82,74 @@ class PartitionCodec:
 
     def at(self, seed: int, number: int) -> PartitionExchange:
         """Return the codec of exchange `number` (from 1): the same for every party that knows the run's seed."""
-        return PartitionExchange(self, {spec.name: self._labels(spec, seed, number) for spec in self.matrices})
+        return PartitionExchange(self, partial(self._partition, seed, number))
 
-    def _labels(self, spec: TensorSpec, seed: int, number: int) -> Codes:
-        rows, clusters = spec.shape[0], self.clusters(spec)
+    def _partition(self, seed: int, number: int, common: Weights) -> Partition:
+        matrices, clusters = self.matrices, {spec.name: self.clusters(spec) for spec in self.matrices}
         if self.choice == "random":
-            return _rng(seed, spec, number).permutation(rows) % clusters
-        turn = (np.arange(clusters) + (number - 1) * clusters) % rows
-        labels_R = np.full(rows, clusters)
-        labels_R[_rng(seed, spec).permutation(rows)[turn]] = np.arange(clusters)
-        return labels_R
+            return choices.random(matrices, clusters, seed, number)
+        if self.choice == "rotating":
+            return choices.rotating(matrices, clusters, seed, number)
+        past = {spec.name: common[spec.name] - self.start[spec.name] for spec in matrices}
+        choose = choices.history if self.choice == "history" else choices.by_drift
+        return choose(matrices, clusters, seed, number, past)
 
 
-@dataclass(frozen=True)
 class PartitionExchange:
-    """The codec of one exchange. `labels`: cluster of each row, int64 (R,), by matrix; K for rows that wait."""
+    """The codec of one exchange.
 
-    codec: PartitionCodec
-    labels: dict[str, Codes]
+    Args:
+        codec: of the run.
+        choose: gives the partition for the common model G; called once for each G.
+    """
+
+    def __init__(self, codec: PartitionCodec, choose: Callable[[Weights], Partition]) -> None:
+        self.codec, self._choose = codec, choose
+        self._known: tuple[bytes, Partition] | None = None
+
+    def partition(self, common: Weights) -> Partition:
+        """Return the partition of this exchange, given G before it."""
+        model = weights_digest(common)
+        if self._known is None or self._known[0] != model:
+            self._known = (model, self._choose(common))
+        return self._known[1]
 
     def digest(self, common: Weights) -> bytes:
         """Digest of the common model G and of the partition: an update made under another of either is refused."""
-        parts = [enc(name, self.labels[name].astype("<u4").tobytes()) for name in sorted(self.labels)]
+        labels = self.partition(common).labels
+        parts = [enc(name, labels[name].astype("<u4").tobytes()) for name in sorted(labels)]
         return digest(enc("tfl/1 partition", weights_digest(common), *parts))
 
     def encode(self, weights: Weights, common: Weights, rng: np.random.Generator) -> bytes:
         """Return the body of a client's update: the centroids of its drift, fp16."""
+        partition = self.partition(common)
         drift = {name: weights[name] - common[name] for name in weights}
-        flat = [self._centroids(spec, drift[spec.name]).reshape(-1) for spec in self.codec.matrices]
-        vectors = {name: values for name, values in drift.items() if name not in self.labels}
-        centroids = {_BODY: np.concatenate(flat)} if flat else {}
-        return encode(self.codec.upload, centroids | vectors, rng)
+        flat, at = np.zeros(self.codec.floats, np.float32), 0
+        for spec in self.codec.matrices:
+            centroids = _centroids(drift[spec.name].reshape(spec.shape[0], -1), partition, spec.name)
+            flat[at : at + centroids.size] = centroids.reshape(-1)
+            at += centroids.size
+        vectors = {name: values for name, values in drift.items() if name not in partition.labels}
+        return encode(self.codec.upload, ({_BODY: flat} if flat.size else {}) | vectors, rng)
 
     def adopt(self, weights: Weights, common: Weights, answer: bytes, own: bytes | None) -> tuple[Weights, Weights]:
         """Return the client's weights and the common model after an exchange, as `DriftCodec.adopt` does."""
-        sent = self._decode(own) if own is not None else None
-        return shift(weights, common, self._decode(answer), sent)
+        partition = self.partition(common)
+        sent = self._decode(own, partition) if own is not None else None
+        return shift(weights, common, self._decode(answer, partition), sent)
 
-    def _centroids(self, spec: TensorSpec, drift: Array) -> Array:
-        rows_RD = drift.reshape(spec.shape[0], -1)
-        clusters = self.codec.clusters(spec)
-        return cluster_means(rows_RD, self.labels[spec.name], clusters + 1)[0][:clusters]
-
-    def _decode(self, body: bytes) -> Weights:
+    def _decode(self, body: bytes, partition: Partition) -> Weights:
         tensors = decode(self.codec.upload, body)
         flat, at = tensors.pop(_BODY, np.empty(0, np.float32)), 0
         for spec in self.codec.matrices:
-            shape = (self.codec.clusters(spec), _width(spec))
+            shape = (partition.clusters[spec.name], width(spec))
             C_KD = flat[at : at + math.prod(shape)].reshape(shape)
             waiting = np.zeros((1, shape[1]), np.float32)
-            tensors[spec.name] = np.concatenate([C_KD, waiting])[self.labels[spec.name]].reshape(spec.shape)
+            tensors[spec.name] = np.concatenate([C_KD, waiting])[partition.labels[spec.name]].reshape(spec.shape)
             at += C_KD.size
         return tensors
 
 
-def _width(spec: TensorSpec) -> int:
-    return spec.size // spec.shape[0]
-
-
-def _rng(seed: int, spec: TensorSpec, number: int = 0) -> np.random.Generator:
-    return np.random.default_rng([seed, number, *spec.name.encode()])
+def _centroids(rows_RD: Array, partition: Partition, name: str) -> Array:
+    clusters = partition.clusters[name]
+    return cluster_means(rows_RD, partition.labels[name], clusters + 1)[0][:clusters]

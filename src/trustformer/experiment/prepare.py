@@ -74,7 +74,7 @@ def prepare(config: Config, tokenizer: Tokenizer | None = None) -> Prepared:
     task = make_task(config.model.task, tokenizer, config.data.side, labels)
     model = make_model(config.model, tokenizer, labels, config.seed)
     start = get_weights(model)
-    method = build(config.method, specs_of(start), config.privacy)
+    method = build(config.method, specs_of(start), config.privacy, start=start)
     count = 1 if method.pooled else config.clients.count
     parts = divide(config, corpus, count)
     examples = task.examples(corpus.train, config.model.max_length)
@@ -84,7 +84,7 @@ def prepare(config: Config, tokenizer: Tokenizer | None = None) -> Prepared:
     rounds = config.rounds + method.closing_exchanges
     promise = guarantee(config, sizes, rounds, exchanges=method.codec is not None)
     if promise is not None:
-        method = build(config.method, specs_of(start), config.privacy, promise.noise_multiplier)
+        method = build(config.method, specs_of(start), config.privacy, promise.noise_multiplier, start=start)
     agreed = enc(
         *("tfl/1 experiment", config.to_toml(), corpus.digest, tokenizer.digest, weights_digest(start)),
         *([weights_digest(frozen_weights(model))] if config.model.freeze else []),

@@ -77,7 +77,7 @@ class Member:
         stored = _start(folder / settings.start)
         start = {name: stored[name] for name in get_weights(self._model) if name in stored}  # a file sorts its names
         self._check(config, start)
-        method = build(config.method, specs_of(start), config.privacy)
+        method = build(config.method, specs_of(start), config.privacy, start=start)
         self._training_rounds = self._terms.rounds - method.closing_exchanges
         pairs = load_folder(folder / settings.data).train
         examples = task.examples(pairs, config.model.max_length)

@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
+from trustformer.codec.partition import PartitionCodec
+from trustformer.codec.weights import Weights
 from trustformer.message import TensorSpec
 from trustformer.methods import centralized, centroid, dp_blur_lus, dp_fedavg, dp_fedsam, fedavg, local
 from trustformer.methods.base import Codec, Exchange, Method
@@ -34,6 +37,8 @@ def build(
     tensors: Sequence[TensorSpec],
     privacy: PrivacyConfig | None = None,
     noise_multiplier: float = 0.0,
+    *,
+    start: Weights | None = None,
 ) -> Method:
     """Return the method a config names, for a model with these trainable tensors.
 
@@ -42,6 +47,7 @@ def build(
         tensors: names and shapes.
         privacy: the `[privacy]` section; none for no privacy.
         noise_multiplier: standard deviation of the noise over the clipping norm.
+        start: G_0, for partitions that look at what has moved since.
 
     Raises:
         ConfigError: what the sections ask for does not go together.
@@ -51,4 +57,6 @@ def build(
         method = PRIVATE[config.name](config, tensors, privacy.clipping_norm)
     else:
         method = METHODS[config.name](config, tensors)
+    if isinstance(method.codec, PartitionCodec):
+        method = replace(method, codec=replace(method.codec, start=start or {}))
     return bounded(method, privacy, noise_multiplier) if privacy.client_level else method

@@ -18,7 +18,9 @@ class MethodConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
             under one public partition, no codes), or `paper` (the published exchange).
         ratio: of `paper` and `partition`: centroids of a matrix as a share of its rows.
         partition: of `partition`: `rotating` (each row alone when it is its turn: 1 / ratio exchanges in a row are
-            federated averaging) or `random` (clusters of equal size, drawn anew in every exchange).
+            federated averaging), `drift` (the same, but rows that moved more have their turn more often), `history`
+            (every second exchange, clusters of rows that moved alike), or `random` (clusters of equal size, drawn
+            anew in every exchange).
         block: entries of a block that one code stands for; larger is fewer bytes and coarser.
         clusters: centroids of a codebook, at most.
         exchanges: of a round: one after its training, the others at once.
@@ -31,7 +33,7 @@ class MethodConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     name: Literal["centroid", "fedavg", "local", "centralized", "dp_fedavg", "dp_fedsam", "dp_blur_lus"] = "centroid"
     variant: Literal["codebook", "partition", "paper"] = "codebook"
     ratio: Annotated[float, Meta(gt=0, le=1)] = 0.1
-    partition: Literal["rotating", "random"] = "rotating"
+    partition: Literal["rotating", "drift", "history", "random"] = "rotating"
     block: Annotated[int, Meta(ge=1, le=1024)] = 8
     clusters: Annotated[int, Meta(ge=1, le=65536)] = 256
     exchanges: Annotated[int, Meta(ge=1, le=100)] = 1
