@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= runs/demo
 
-.PHONY: help setup check test demo docs results dp figures wheel-check clean
+.PHONY: help setup check test demo docs results paper paper-runs paper-scores paper-page dp figures wheel-check clean
 
 help:
 	@echo "make demo    set up, then train local, fedavg and centroid on synthetic sentences and compare them"
@@ -53,6 +53,26 @@ results: setup
 # The README's figure and the picture of its report, from the recorded comparison; the picture takes a Chromium.
 figures: setup
 	@$(BIN)/python benchmarks/figures.py benchmarks/results/multi30k docs/images
+
+# docs/paper.md: runs (many hours on 2 cores; what is finished is not run again), scores of translations, the page.
+# BERT=FOLDER names a model for BERTScore; PAPER the folders of finished runs.
+PAPER ?= runs/paper/multi30k runs/paper/ruen
+BERT ?=
+paper: paper-runs paper-scores
+
+paper-runs: setup
+	@for corpus in multi30k ruen; do $(BIN)/trustformer compare benchmarks/configs/paper/$$corpus-*.toml --seeds 1 2 3 \
+		--out runs/paper/$$corpus || exit 1; done
+
+paper-scores: setup
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e '.[bench]'
+	@for runs in $(PAPER); do $(BIN)/python benchmarks/paper/metrics.py $$runs benchmarks/results/paper \
+		$(if $(BERT),--bert-model $(BERT)) && $(BIN)/python benchmarks/keep.py $$runs benchmarks/results/paper --runs-only \
+		|| exit 1; done
+	@$(MAKE) --no-print-directory paper-page
+
+paper-page: setup
+	@$(BIN)/python benchmarks/paper/page.py
 
 # What an installation without this folder can do: only the wheel is there, run from elsewhere.
 CLEAN := build/wheel-check

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Copies what a comparison measured, without models and private state, to where it is committed.
 
-python benchmarks/keep.py runs/multi30k benchmarks/results/multi30k
+python benchmarks/keep.py runs/multi30k benchmarks/results/multi30k [--runs-only]
+
+`--runs-only` leaves the tables out: of runs that another page puts together.
 """
 
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from trustformer.reports.sections import SENTENCES
@@ -15,10 +18,10 @@ TABLES = ("table.md", "table.json", "summary.json")
 KEPT = ("config.toml", "environment.json", "result.json", "rounds.jsonl", "layers.json")
 
 
-def keep(source: Path, target: Path) -> None:
+def keep(source: Path, target: Path, tables: Sequence[str] = TABLES) -> None:
     """Copy the tables and, of every finished run, all but models, state and most translations."""
-    tables = [source / name for name in TABLES]
-    for file in (*tables, *(run / name for run in sorted(source.iterdir()) for name in KEPT)):
+    found = [source / name for name in tables]
+    for file in (*found, *(run / name for run in sorted(source.iterdir()) for name in KEPT)):
         if file.is_file() and (file.parent == source or (file.parent / "result.json").is_file()):
             copy = target / file.relative_to(source)
             copy.parent.mkdir(parents=True, exist_ok=True)
@@ -32,4 +35,4 @@ def keep(source: Path, target: Path) -> None:
 
 
 if __name__ == "__main__":
-    keep(Path(sys.argv[1]), Path(sys.argv[2]))
+    keep(Path(sys.argv[1]), Path(sys.argv[2]), () if "--runs-only" in sys.argv else TABLES)
