@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +33,8 @@ Settings = list[str]
 
 FAMILIES = [
     ("translation", "marian"),
+    ("translation", "t5"),
+    ("translation", "mbart"),
     ("causal-lm", "gpt2"),
     ("causal-lm", "llama"),
     ("masked-lm", "bert"),
@@ -99,6 +102,24 @@ def test_training_lowers_the_loss_of_every_task(tiny_run: Run, tmp_path: Path) -
 @pytest.fixture
 def prepared(mini_model: None, settings: Settings) -> Callable[..., Prepared]:
     return lambda *values: prepare(load_config(None, [*settings, *values]))
+
+
+@pytest.mark.parametrize(("task", "architecture"), FAMILIES)
+def test_every_family_is_continued_from_a_folder(
+    prepared: Callable[..., Prepared], tmp_path: Path, task: str, architecture: str
+) -> None:
+    """In the hub's format, in half precision and in several files: the same weights to rounding, tied ones once."""
+    made = prepared(*of(task, architecture))
+    copy.deepcopy(made.model).half().save_pretrained(tmp_path, max_shard_size="20KB")
+    made.tokenizer.save(tmp_path)
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    again = prepared(*of(task, "auto", f"model.preset={tmp_path}"))
+    assert list(again.start) == list(made.start)
+    for name, values in again.start.items():
+        assert values.dtype == np.float32
+        np.testing.assert_allclose(values, made.start[name], rtol=1e-3, atol=1e-4)
+    assert not any("lm_head.weight" in name or name.endswith("decoder.weight") for name in made.start)
+    assert again.task.examples(again.corpus.test, 48) == made.task.examples(made.corpus.test, 48)
 
 
 def test_tied_weights_travel_once_and_gpt2_has_a_row_for_each_output(prepared: Callable[..., Prepared]) -> None:
@@ -182,7 +203,7 @@ SENTENCES = [f"Пример номер {i}, example number {i * 7}." for i in ra
 def gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of GPT-2 in half precision and in several files, whose tokenizer has no pad token."""
     folder = tmp_path_factory.mktemp("gpt2")
-    tokenizer = HubTokenizer.train_bpe(SENTENCES, 300, closed=False)
+    tokenizer = HubTokenizer.train_bpe(SENTENCES, 300, "<s> $A")
     tokenizer.save(folder)
     config = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
     del config["pad_token"]
@@ -224,7 +245,7 @@ def encoder_decoder(folder: Path, kind: str) -> Path:
     """A small T5 or mBART with its tokenizer, as transformers saves them."""
     small = {"d_model": 16, "decoder_layers": 1, "encoder_layers": 1, "max_position_embeddings": 48}
     if kind == "t5":
-        tokenizer = HubTokenizer.train_bpe(SENTENCES, 300, closed=True)
+        tokenizer = HubTokenizer.train_bpe(SENTENCES, 300, "$A </s>")
         tokenizer.save(folder)
         config: Any = T5Config(
             vocab_size=300, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, pad_token_id=tokenizer.pad_id,
@@ -258,7 +279,7 @@ def test_other_encoder_decoders_are_continued(kind: str, tiny_run: Run, tmp_path
 
 
 def test_a_new_head_is_the_same_for_the_same_seed(gpt2: Path, mini_model: None, tmp_path: Path) -> None:
-    tokenizer = HubTokenizer.train_bpe(SENTENCES, 300, closed=True)
+    tokenizer = HubTokenizer.train_bpe(SENTENCES, 300)
     masked = make_model(ModelConfig(task="masked-lm", architecture="bert", max_length=48), tokenizer, (), 1)
     masked.save_pretrained(tmp_path)
     tokenizer.save(tmp_path)

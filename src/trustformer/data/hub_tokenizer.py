@@ -57,13 +57,13 @@ class HubTokenizer(Tokenizer):
         return cls(enc(_LABEL, len(files), *(part for path in files for part in (path.name, path.read_bytes()))))
 
     @classmethod
-    def train_bpe(cls, sentences: Iterable[str], vocab_size: int, *, closed: bool) -> HubTokenizer:
+    def train_bpe(cls, sentences: Iterable[str], vocab_size: int, frame: str = "<s> $A </s>") -> HubTokenizer:
         """Train on public sentences; the same tokenizer for the same sentences.
 
         Args:
             sentences: the text.
             vocab_size: tokens, at most; the 256 bytes and special tokens are always there.
-            closed: end every text with the end token, as encoders read it.
+            frame: special tokens around a text: `<s> $A </s>` as encoders read it, `<s> $A` or `$A </s>`.
         """
         from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors, trainers
         from tokenizers import Tokenizer as Fast
@@ -81,11 +81,12 @@ class HubTokenizer(Tokenizer):
         fast.train_from_iterator(sentences, trainer)
         ends = [(_SPECIAL[name], fast.token_to_id(_SPECIAL[name])) for name in ("bos", "eos")]
         fast.post_processor = processors.TemplateProcessing(
-            single="<s> $A </s>" if closed else "<s> $A", special_tokens=ends
+            single=frame, special_tokens=[(token, number) for token, number in ends if token in frame]
         )
         names: dict[str, Any] = {f"{name}_token": token for name, token in _SPECIAL.items()}
         names["mask_token"] = AddedToken(_SPECIAL["mask"], lstrip=True)  # it stands for a token with its space
-        names |= {"cls_token": _SPECIAL["bos"], "sep_token": _SPECIAL["eos"]} if closed else {}
+        if frame == "<s> $A </s>":
+            names |= {"cls_token": _SPECIAL["bos"], "sep_token": _SPECIAL["eos"]}
         with tempfile.TemporaryDirectory() as folder:
             PreTrainedTokenizerFast(tokenizer_object=fast, **names).save_pretrained(folder)
             return cls.of_folder(Path(folder))

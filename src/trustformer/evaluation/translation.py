@@ -74,7 +74,7 @@ def translate(
     translations = [""] * len(sources)
     for start in range(0, len(order), batch_sentences):
         chosen = order[start : start + batch_sentences]
-        ids = pad([sources[i] for i in chosen], tokenizer.pad_id)
+        ids = pad([sources[i] for i in chosen], tokenizer.pad_id).to(model.device)
         with torch.inference_mode():
             output = model.generate(
                 input_ids=ids,
@@ -105,7 +105,7 @@ def negative_log_likelihood(
     model.eval()
     total, tokens, done = 0.0, 0, 0
     for indexes in make_batches(examples, batch_tokens=4096):
-        batch = objective.collate(examples, indexes, model)
+        batch = objective.collate(examples, indexes, model).to(model.device)
         with torch.inference_mode():
             loss = objective.loss(model, batch, reduction="sum")
         total, tokens, done = total + float(loss), tokens + batch.target_tokens, done + len(indexes)

@@ -32,6 +32,7 @@ _LATER = {
     "data": ("source_language", "target_language", "name", "config", "side"),
     "clients": ("folders",),
     "model": ("task", "architecture", "freeze"),
+    "train": ("device", "precision"),
     "method": ("partition", "exchanges", "rho", "blur_weight", "lus_share"),
     "evaluation": ("clients",),
 }

@@ -24,6 +24,7 @@ from trustformer.message import digest, enc
 from trustformer.methods import Method, build
 from trustformer.models.families import architecture_of, make_model
 from trustformer.models.seq2seq import PRESETS, Model, frozen_weights, get_weights
+from trustformer.training import device_of
 
 TOY_PAIRS = 6000
 
@@ -72,7 +73,7 @@ def prepare(config: Config, tokenizer: Tokenizer | None = None) -> Prepared:
     tokenizer = tokenizer or _tokenizer(config, public)
     labels = corpus.domains()
     task = make_task(config.model.task, tokenizer, config.data.side, labels)
-    model = make_model(config.model, tokenizer, labels, config.seed)
+    model = make_model(config.model, tokenizer, labels, config.seed).to(device_of(config.train))
     start = get_weights(model)
     method = build(config.method, specs_of(start), config.privacy, start=start)
     count = 1 if method.pooled else config.clients.count
@@ -146,7 +147,8 @@ def _tokenizer(config: Config, public: tuple[Pair, ...]) -> Tokenizer:
     sentences = _public_sentences(config, public)
     if architecture_of(config.model) == "marian":
         return Tokenizer.train(sentences, settings.vocab_size)
-    return HubTokenizer.train_bpe(sentences, settings.vocab_size, closed=config.model.task != "causal-lm")
+    frame = {"translation": "$A </s>", "causal-lm": "<s> $A"}.get(config.model.task, "<s> $A </s>")
+    return HubTokenizer.train_bpe(sentences, settings.vocab_size, frame)
 
 
 def _public_sentences(config: Config, public: tuple[Pair, ...]) -> list[str]:

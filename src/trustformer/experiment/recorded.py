@@ -62,6 +62,7 @@ def load_audited(run: Path) -> Audited:
     if config.clients.count < 2:
         raise ConfigError(f"{run} has one client: there is no other to attack", "give a run of two clients or more")
     prepared = prepare(config, stored_tokenizer(run / "tokenizer.model"))
+    prepared.model.cpu()  # attacks make their batches there
     if signature(config, prepared).partition("|tf:")[0] != result["signature"].partition("|tf:")[0]:
         raise DataError(f"the data or the code of {run} have changed since", "restore them, or run it again")
     codec = prepared.method.codec

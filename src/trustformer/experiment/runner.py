@@ -28,6 +28,7 @@ from trustformer.experiment.result import make_result, own_models, save_models
 from trustformer.federation.client import Client
 from trustformer.federation.round import NOBODY, Cohort, run_round
 from trustformer.models.seq2seq import set_weights
+from trustformer.training.device import describe_device
 
 
 def run(config: Config, out: Path, reporter: Reporter, *, resume: bool = False) -> dict[str, Any]:
@@ -93,7 +94,8 @@ def _prepare(config: Config, directory: RunDirectory) -> Prepared:
     stored = directory.path / "tokenizer.model"
     prepared = prepare(config, stored_tokenizer(stored) if stored.exists() else None)
     if not stored.exists():
-        directory.write_json("environment.json", environment())
+        device = describe_device(prepared.model.device)
+        directory.write_json("environment.json", {**environment(), "device": device})
         layers = describe_layers(prepared.start, prepared.method.codec, prepared.tokenizer.vocab_size)
         directory.write_json("layers.json", layers)
         directory.write("tokenizer.model", prepared.tokenizer.model)

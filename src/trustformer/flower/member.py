@@ -46,7 +46,7 @@ from trustformer.methods import build
 from trustformer.models.families import make_model
 from trustformer.models.seq2seq import get_weights, save_model, set_weights
 from trustformer.secure.identity import Identity
-from trustformer.training import LocalTrainer
+from trustformer.training import LocalTrainer, device_of
 
 PASSING = (ProtocolError, EnclaveLostError, SealError, MessageError, LostError)
 """Failures after which the host may ask again; any other ends `join`."""
@@ -72,7 +72,7 @@ class Member:
         torch.set_num_threads(config.threads)
         self._terms = RunConfig.from_bytes((folder / settings.terms).read_bytes())
         self._tokenizer = stored_tokenizer(folder / settings.tokenizer)
-        self._model = make_model(config.model, self._tokenizer, (), config.seed)
+        self._model = make_model(config.model, self._tokenizer, (), config.seed).to(device_of(config.train))
         task = make_task(config.model.task, self._tokenizer, config.data.side, ())
         stored = _start(folder / settings.start)
         start = {name: stored[name] for name in get_weights(self._model) if name in stored}  # a file sorts its names

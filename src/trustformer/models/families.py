@@ -36,7 +36,7 @@ _DROPOUTS = {
     "bert": ("hidden_dropout_prob",),
     "distilbert": ("dropout",),
 }
-"""Model types that are read from folders, with their names of the dropout of embeddings and residual branches."""
+"""Model types, with their names of the dropout of embeddings and residual branches."""
 
 _TYPES = {
     "translation": ("marian", "t5", "mbart"),
@@ -125,42 +125,60 @@ def longest(model: Model) -> int | None:
 
 
 def _build(config: ModelConfig, tokenizer: HubTokenizer, labels: Sequence[str], seed: int) -> Model:
-    """A preset of one stack: as many layers as the encoder and decoder of a translation model have together."""
-    kind, size = architecture_of(config), PRESETS[config.preset]
-    layers, heads, ffn = 2 * size["layers"], size["heads"], size["ffn"]
+    kind = architecture_of(config)
     special = {"pad_token_id": tokenizer.pad_id, "eos_token_id": tokenizer.eos_id, "bos_token_id": tokenizer.start_id}
-    common = {"vocab_size": tokenizer.vocab_size, "initializer_range": config.init_std, **special}
+    common = {"vocab_size": tokenizer.vocab_size, **special}
     common |= {name: config.dropout for name in _DROPOUTS[kind]}
     if config.task == "classification":
         common |= _label_maps(labels)
+    architecture = transformers.AutoConfig.for_model(kind, **common, **_sizes(kind, config, tokenizer))
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = getattr(transformers, AUTO_CLASSES[config.task]).from_config(architecture)
+    if config.task in ("translation", "causal-lm"):
+        model.config.use_cache = True
+        model.generation_config.update(max_length=config.max_length)
+    if kind == "mbart":
+        _set_language(model, tokenizer)
+    return model
+
+
+def _sizes(kind: str, config: ModelConfig, tokenizer: HubTokenizer) -> dict[str, Any]:
+    """A preset's sizes; one stack has as many layers as the encoder and decoder of a translation model together."""
+    size = PRESETS[config.preset]
+    layers, heads, ffn, std = 2 * size["layers"], size["heads"], size["ffn"], {"initializer_range": config.init_std}
+    sides = {"attention_heads": heads, "layers": size["layers"], "ffn_dim": ffn}
     own: dict[str, dict[str, Any]] = {
+        "t5": {
+            **{"d_model": size["d_model"], "d_kv": size["d_model"] // heads, "d_ff": ffn, "num_heads": heads},
+            **{"num_layers": size["layers"], "decoder_start_token_id": tokenizer.pad_id},
+        },
+        "mbart": {
+            **{f"{side}_{key}": value for side in ("encoder", "decoder") for key, value in sides.items()},
+            **{"d_model": size["d_model"], "max_position_embeddings": config.max_length, "init_std": config.init_std},
+            **{"attention_dropout": 0.0, "scale_embedding": True, "forced_eos_token_id": tokenizer.eos_id},
+        },
         "gpt2": {
             **{"n_embd": size["d_model"], "n_layer": layers, "n_head": heads, "n_inner": ffn},
-            **{"n_positions": config.max_length, "attn_pdrop": 0.0},
+            **{"n_positions": config.max_length, "attn_pdrop": 0.0, **std},
         },
         "llama": {
             **{"hidden_size": size["d_model"], "num_hidden_layers": layers, "num_attention_heads": heads},
             **{"intermediate_size": ffn, "max_position_embeddings": config.max_length, "tie_word_embeddings": True},
+            **std,
         },
         "bert": {
             **{"hidden_size": size["d_model"], "num_hidden_layers": layers, "num_attention_heads": heads},
             **{"intermediate_size": ffn, "max_position_embeddings": config.max_length, "type_vocab_size": 1},
-            "attention_probs_dropout_prob": 0.0,
+            **{"attention_probs_dropout_prob": 0.0, **std},
         },
         "distilbert": {
             **{"dim": size["d_model"], "n_layers": layers, "n_heads": heads, "hidden_dim": ffn},
             **{"max_position_embeddings": config.max_length, "attention_dropout": 0.0},
-            "seq_classif_dropout": config.dropout,
+            **{"seq_classif_dropout": config.dropout, **std},
         },
     }
-    architecture = transformers.AutoConfig.for_model(kind, **common, **own[kind])
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = getattr(transformers, AUTO_CLASSES[config.task]).from_config(architecture)
-    if config.task == "causal-lm":
-        model.config.use_cache = True
-        model.generation_config.update(max_length=config.max_length)
-    return model
+    return own[kind]
 
 
 def _continue(folder: Path, config: ModelConfig, tokenizer: Tokenizer, labels: Sequence[str], seed: int) -> Model:
@@ -199,7 +217,8 @@ def _set_language(model: Model, tokenizer: HubTokenizer) -> None:
     """Let the decoder begin with what ends a target in training: the language's token, or the end token before it."""
     (empty,) = tokenizer.encode([""], 8, target=True)
     model.config.decoder_start_token_id = model.generation_config.decoder_start_token_id = empty[-1]
-    model.generation_config.forced_bos_token_id = empty[0] if empty[-1] == tokenizer.eos_id else None
+    framed = len(empty) > 1 and empty[-1] == tokenizer.eos_id
+    model.generation_config.forced_bos_token_id = empty[0] if framed else None
 
 
 def _label_maps(labels: Sequence[str]) -> dict[str, Any]:

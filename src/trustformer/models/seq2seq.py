@@ -41,17 +41,17 @@ class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
             continues.
         task: `translation`, `causal-lm` (next token), `masked-lm` (hidden tokens), `classification` (domain labels).
         architecture: of a preset: `auto` is `marian` for translation, `gpt2` for causal-lm, `bert` for the others;
-            `llama` and `distilbert` do these too. A folder's own is in its config.
+            `t5` and `mbart`, `llama`, and `distilbert` do these too. A folder's own is in its config.
         freeze: name patterns (`*` matches anything) of tensors that are neither trained nor exchanged.
         dropout: of embeddings and residual branches.
         init_std: standard deviation of the initial matrices. Larger ones learn free word order sooner (positions
-            are of fixed size), smaller ones are better where both languages have much the same order.
+            are of fixed size), smaller ones are better where both languages have much the same order. T5 has its own.
         max_length: longest sequence in tokens; longer sentences are cut.
     """
 
     preset: str = "tiny"
     task: Literal["translation", "causal-lm", "masked-lm", "classification"] = "translation"
-    architecture: Literal["auto", "marian", "gpt2", "llama", "bert", "distilbert"] = "auto"
+    architecture: Literal["auto", "marian", "t5", "mbart", "gpt2", "llama", "bert", "distilbert"] = "auto"
     freeze: tuple[str, ...] = ()
     dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.1
     init_std: Annotated[float, Meta(gt=0, le=1)] = 0.02

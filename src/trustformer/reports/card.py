@@ -137,11 +137,16 @@ def _scores(result: dict[str, Any], environment: dict[str, Any], client: str | N
         f"| {' | '.join(cells)} |",
         "",
         "NLL in nats per target. " + _SCORED.get(result.get("task", "translation"), ""),
-        f"Trained and scored on {environment['processor'] or 'a processor without a name'}.",
+        f"Trained and scored on {_hardware(environment)}.",
     ]
     if "sacrebleu_signature" in result:
         lines.append(f"BLEU `{result['sacrebleu_signature']}`, chrF `{result['chrf_signature']}`.")
     return "\n".join(lines)
+
+
+def _hardware(environment: dict[str, Any]) -> str:
+    device: str = environment.get("device", "cpu")
+    return device if device != "cpu" else environment["processor"] or "a processor without a name"
 
 
 def _score(result: dict[str, Any], key: str, client: str | None) -> float | None:

@@ -1,8 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Local training of one client."""
 
-from trustformer.training.local import LocalTrainer, OptimizerState, TrainConfig, TrainResult
+from trustformer.training.device import device_of
+from trustformer.training.local import LocalTrainer, OptimizerState, TrainResult
 from trustformer.training.records import RecordTrainer, sampling
 from trustformer.training.rules import Rule
+from trustformer.training.settings import TrainConfig
 
-__all__ = ["LocalTrainer", "OptimizerState", "RecordTrainer", "Rule", "TrainConfig", "TrainResult", "sampling"]
+__all__ = [
+    "LocalTrainer",
+    "OptimizerState",
+    "RecordTrainer",
+    "Rule",
+    "TrainConfig",
+    "TrainResult",
+    "device_of",
+    "sampling",
+]

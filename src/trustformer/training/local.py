@@ -10,11 +10,10 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
-from msgspec import Meta, Struct
 
 from trustformer.codec.weights import Weights
 from trustformer.data.batches import Example, make_batches
@@ -22,31 +21,10 @@ from trustformer.errors import TrustformerError
 from trustformer.models.objectives import SEQ2SEQ, Objective
 from trustformer.models.seq2seq import Model, get_weights, set_weights
 from trustformer.training.rules import Rule
+from trustformer.training.settings import TrainConfig
 
 Report = Callable[[int, int], None]
 """Called with target tokens done and in all."""
-
-
-class TrainConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The `[train]` section of a config.
-
-    Attributes:
-        local_epochs: passes over a client's data in one round.
-        learning_rate: at the end of the warmup; then falls with the square root of the steps.
-        warmup_steps: optimizer steps of a client, counted over rounds.
-        batch_tokens: padded tokens of the longer side in a batch, at most.
-        label_smoothing: mass spread over the vocabulary.
-        weight_decay: decoupled, as in AdamW.
-        clip_norm: largest norm of a gradient.
-    """
-
-    local_epochs: Annotated[int, Meta(ge=1, le=1000)] = 1
-    learning_rate: Annotated[float, Meta(gt=0, le=1)] = 3e-3
-    warmup_steps: Annotated[int, Meta(ge=1)] = 300
-    batch_tokens: Annotated[int, Meta(ge=16)] = 512
-    label_smoothing: Annotated[float, Meta(ge=0, lt=1)] = 0.1
-    weight_decay: Annotated[float, Meta(ge=0, le=1)] = 0.01
-    clip_norm: Annotated[float, Meta(gt=0)] = 1.0
 
 
 @dataclass
@@ -108,7 +86,7 @@ class LocalTrainer:
         with torch.random.fork_rng():
             torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> 1))
             for indexes in batches:
-                batch = self._objective.collate(examples, indexes, self._model)
+                batch = self._objective.collate(examples, indexes, self._model).to(self._model.device)
                 steps += 1
                 loss = self._step(adam, batch, steps)
                 if not math.isfinite(loss):
@@ -143,7 +121,9 @@ class LocalTrainer:
             group["lr"] = self._config.learning_rate * rate(step, self._config.warmup_steps)
 
     def _loss(self, batch: Any) -> torch.Tensor:
-        return self._objective.loss(self._model, batch, label_smoothing=self._config.label_smoothing)
+        coarse = self._config.precision == "bfloat16"
+        with torch.autocast(self._model.device.type, torch.bfloat16, enabled=coarse):
+            return self._objective.loss(self._model, batch, label_smoothing=self._config.label_smoothing)
 
     def _ends(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """Trainable parameters, and what they were when the round began."""
@@ -164,8 +144,8 @@ class LocalTrainer:
             for name, parameter in self._named():
                 adam.state[parameter] = {
                     "step": torch.tensor(float(state.steps)),
-                    "exp_avg": torch.from_numpy(state.first[name].copy()),
-                    "exp_avg_sq": torch.from_numpy(state.second[name].copy()),
+                    "exp_avg": torch.tensor(state.first[name], device=parameter.device),
+                    "exp_avg_sq": torch.tensor(state.second[name], device=parameter.device),
                 }
         return adam
 
@@ -173,8 +153,8 @@ class LocalTrainer:
         moments = {name: adam.state[parameter] for name, parameter in self._named()}
         return OptimizerState(
             steps,
-            {name: state["exp_avg"].numpy().copy() for name, state in moments.items()},
-            {name: state["exp_avg_sq"].numpy().copy() for name, state in moments.items()},
+            {name: state["exp_avg"].cpu().numpy().copy() for name, state in moments.items()},
+            {name: state["exp_avg_sq"].cpu().numpy().copy() for name, state in moments.items()},
         )
 
 

@@ -18,7 +18,8 @@ import torch
 from trustformer.data.batches import Batch, Example
 from trustformer.errors import ConfigError
 from trustformer.models.seq2seq import Model
-from trustformer.training.local import LocalTrainer, TrainConfig
+from trustformer.training.local import LocalTrainer
+from trustformer.training.settings import TrainConfig
 
 
 class RecordTrainer(LocalTrainer):
@@ -47,7 +48,7 @@ class RecordTrainer(LocalTrainer):
             raise ConfigError("privacy needs the package opacus", 'pip install "trustformer[dp]"') from None
         self._make, self._pairs, self._expected = DPOptimizer, batch_pairs, batch_pairs
         self._noise, self._clip = noise_multiplier, clipping_norm
-        self._generator = torch.Generator().manual_seed(int.from_bytes(os.urandom(7), "big"))
+        self._generator = torch.Generator(model.device).manual_seed(int.from_bytes(os.urandom(7), "big"))
 
     def _batches(self, examples: Sequence[Example], seed: Sequence[int]) -> list[list[int]]:
         """Poisson samples: each pair is in each batch with the same chance, independently; a batch may be empty."""
@@ -67,7 +68,7 @@ class RecordTrainer(LocalTrainer):
         )
         private.zero_grad()
         parameters, start = self._ends()
-        samples = [torch.zeros(len(batch.source), *parameter.shape) for parameter in parameters]
+        samples = [torch.zeros(len(batch.source), *p.shape, device=p.device) for p in parameters]
         loss = 0.0
         for row in range(len(batch.source)):
             adam.zero_grad()
