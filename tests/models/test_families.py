@@ -236,6 +236,7 @@ def test_folders_that_do_not_fit_are_refused(gpt2: Path, prepared: Callable[...,
     with pytest.raises(ConfigError, match="positions for 48"):
         prepared(*of("causal-lm", "auto", f"model.preset={gpt2}"), "model.max_length=64")
     tokenizer = HubTokenizer.of_folder(gpt2)
+    assert tokenizer.encode([], 9) == tokenizer.encode_plain([], 9) == []
     assert tokenizer.pad_id == tokenizer.eos_id
     with pytest.raises(ConfigError, match="tokenizer"):
         HubTokenizer(tokenizer.model[:-9])

@@ -128,16 +128,16 @@ class HubTokenizer(Tokenizer):
 
     def encode(self, sentences: Sequence[str], max_length: int, *, target: bool = False) -> list[list[int]]:
         """Return ids with the special tokens the tokenizer adds, at most `max_length`; longer texts are cut."""
-        how = {"text_target": list(sentences)} if target else {"text": list(sentences)}
-        return self._ids(self._tokenizer(**how, truncation=True, max_length=max_length))
+        return self._ids(sentences, max_length, "text_target" if target else "text")
 
     def encode_plain(self, sentences: Sequence[str], max_length: int) -> list[list[int]]:
         """Return ids without any special token, at most `max_length`."""
-        rows = self._tokenizer(list(sentences), add_special_tokens=False, truncation=True, max_length=max_length)
-        return self._ids(rows)
+        return self._ids(sentences, max_length, "text", add_special_tokens=False)
 
-    @staticmethod
-    def _ids(encoding: Any) -> list[list[int]]:
+    def _ids(self, sentences: Sequence[str], max_length: int, argument: str, **how: Any) -> list[list[int]]:
+        if not sentences:  # the library's own answer is an IndexError
+            return []
+        encoding = self._tokenizer(**{argument: list(sentences)}, truncation=True, max_length=max_length, **how)
         return [list(ids) for ids in encoding["input_ids"]]
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
