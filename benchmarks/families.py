@@ -5,7 +5,6 @@ python benchmarks/families.py page                                     # from th
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys

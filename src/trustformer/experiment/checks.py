@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trustformer.errors import ConfigError
-from trustformer.methods import PRIVATE
+from trustformer.methods import LORA, PRIVATE
 from trustformer.models.families import architecture_of
 from trustformer.models.seq2seq import PRESETS
 
@@ -93,6 +93,8 @@ def _check_task(config: Config) -> None:
         architecture_of(model)
         if config.tokenizer.file and architecture_of(model) != "marian":
             raise ConfigError(f"tokenizer.file is of translation, model.task is {model.task}", "leave it empty")
+    if config.method.name in LORA and not model.lora_rank:
+        raise ConfigError(f"method.name {config.method.name} averages adapters", "--set model.lora_rank=8")
     if model.task != "translation" and config.privacy.mechanism == "records":
         raise ConfigError("privacy.mechanism records is of translation", "set another mechanism, or none")
     if model.task == "translation" and data.source == "lines":

@@ -18,6 +18,7 @@ from trustformer.evaluation.translation import EvaluationConfig
 from trustformer.experiment.checks import check
 from trustformer.experiment.toml import write_toml
 from trustformer.methods import MethodConfig
+from trustformer.models.adapters import FACTORS_A
 from trustformer.models.seq2seq import ModelConfig
 from trustformer.privacy.config import PrivacyConfig
 from trustformer.training import TrainConfig
@@ -31,7 +32,7 @@ Language = Annotated[str, Meta(pattern="^[A-Za-z]{2,8}([-_][A-Za-z0-9]{1,8})*$")
 _LATER = {
     "data": ("source_language", "target_language", "name", "config", "side"),
     "clients": ("folders",),
-    "model": ("task", "architecture", "freeze"),
+    "model": ("task", "architecture", "freeze", "lora_rank"),
     "train": ("device", "precision"),
     "method": ("partition", "exchanges", "rho", "blur_weight", "lus_share"),
     "evaluation": ("clients",),
@@ -163,6 +164,13 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     def min_clients(self) -> int:
         """Fewest updates of a round, resolved."""
         return self.clients.min_clients or max(1, -(-2 * self.clients.count // 3))
+
+    @property
+    def learner(self) -> ModelConfig:
+        """The model as the method trains it: FFA-LoRA freezes half of every adapter."""
+        if self.method.name != "ffa_lora":
+            return self.model
+        return msgspec.structs.replace(self.model, freeze=(*self.model.freeze, FACTORS_A))
 
     def to_toml(self) -> str:
         """The config as `load_config` reads it; of newer sections and keys only what is not the default."""

@@ -73,7 +73,7 @@ def prepare(config: Config, tokenizer: Tokenizer | None = None) -> Prepared:
     tokenizer = tokenizer or _tokenizer(config, public)
     labels = corpus.domains()
     task = make_task(config.model.task, tokenizer, config.data.side, labels)
-    model = make_model(config.model, tokenizer, labels, config.seed).to(device_of(config.train))
+    model = make_model(config.learner, tokenizer, labels, config.seed).to(device_of(config.train))
     start = get_weights(model)
     method = build(config.method, specs_of(start), config.privacy, start=start)
     count = 1 if method.pooled else config.clients.count
@@ -88,7 +88,7 @@ def prepare(config: Config, tokenizer: Tokenizer | None = None) -> Prepared:
         method = build(config.method, specs_of(start), config.privacy, promise.noise_multiplier, start=start)
     agreed = enc(
         *("tfl/1 experiment", config.to_toml(), corpus.digest, tokenizer.digest, weights_digest(start)),
-        *([weights_digest(frozen_weights(model))] if config.model.freeze else []),
+        *([weights_digest(frozen_weights(model))] if config.model.freeze or config.model.lora_rank else []),
     )
     return Prepared(corpus, tokenizer, clients, model, task, start, method, promise, digest(agreed))
 

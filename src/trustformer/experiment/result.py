@@ -21,18 +21,21 @@ from trustformer.experiment.record import RunDirectory
 from trustformer.experiment.reporter import Reporter
 from trustformer.federation.client import Client
 from trustformer.federation.ledger import Direction, Ledger
+from trustformer.models.adapters import merged
 from trustformer.models.seq2seq import save_model, set_weights
 from trustformer.vq import body_size
 
 
 def save_models(config: Config, prepared: Prepared, clients: Sequence[Client], directory: RunDirectory) -> None:
-    """Write `model/`: the common model, or the first client's where there is none. `translate` loads it."""
+    """Write `model/`: the common model, or the first client's where there is none; adapters are merged."""
     folder = directory.path / "model"
     newest = max(clients, key=lambda client: client.state.round)
     set_weights(prepared.model, newest.state.common or clients[0].state.weights)
     try:
         folder.mkdir(exist_ok=True)
-        save_model(prepared.model, folder)
+        save_model(merged(prepared.model), folder)
+        if config.model.lora_rank:  # a client's own adapters are read with what they were trained on
+            save_model(merged(prepared.model, adapted=False), directory.path / "base")
         prepared.tokenizer.save(folder)
     except (OSError, SafetensorError) as error:
         raise TrustformerError(f"{folder} cannot be written: {error}", "free space and --resume") from None

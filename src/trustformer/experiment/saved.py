@@ -8,9 +8,10 @@ from pathlib import Path
 from trustformer.data.marian import load_tokenizer, read_json
 from trustformer.data.tokenizer import Tokenizer
 from trustformer.errors import ConfigError
-from trustformer.experiment.config import load_config
+from trustformer.experiment.config import Config, load_config
 from trustformer.experiment.record import RunDirectory
 from trustformer.federation.store import ClientStore
+from trustformer.models.adapters import add_adapters, merged
 from trustformer.models.families import freeze, load_any
 from trustformer.models.seq2seq import Model, load_model, set_weights
 
@@ -29,23 +30,33 @@ def load_saved(path: Path, client: str | None = None) -> tuple[Model, Tokenizer]
     folder = path / "model" if is_run else path
     if is_run and RunDirectory(path).result() is None:
         raise ConfigError(f"{path} has no model yet: the run is not finished", "go on with it: --resume")
-    task, frozen = "translation", tuple[str, ...]()
-    if is_run:
-        config = load_config(path / "config.toml").model
-        task, frozen = config.task, config.freeze
-    model = load_model(folder) if _is_marian(folder) else load_any(folder, task)
-    freeze(model, frozen)
-    tokenizer = load_tokenizer(folder)
-    if client is not None:
-        clients = sorted(entry.name for entry in (path / "clients").iterdir()) if is_run else []
-        if client not in clients:
-            known = f"the clients are {', '.join(clients)}" if clients else "a model folder holds one model"
-            raise ConfigError(f"{path} has no client {client!r}", known)
-        state = ClientStore(path / "clients" / client).load()
-        if state is None:
-            raise ConfigError(f"client {client} of {path} has not trained yet")
-        set_weights(model, state.weights)
-    return model, tokenizer
+    config = load_config(path / "config.toml") if is_run else None
+    if client is None:
+        return _read(folder, config), load_tokenizer(folder)
+    if config is None:
+        raise ConfigError(f"{path} has no client {client!r}", "a model folder holds one model")
+    return _of_client(path, config, client), load_tokenizer(folder)
+
+
+def _of_client(run: Path, config: Config, client: str) -> Model:
+    clients = sorted(entry.name for entry in (run / "clients").iterdir())
+    if client not in clients:
+        raise ConfigError(f"{run} has no client {client!r}", f"the clients are {', '.join(clients)}")
+    state = ClientStore(run / "clients" / client).load()
+    if state is None:
+        raise ConfigError(f"client {client} of {run} has not trained yet")
+    learner = config.learner
+    model = _read(run / ("base" if learner.lora_rank else "model"), config)
+    if learner.lora_rank:
+        add_adapters(model, learner.lora_rank, config.seed)
+    freeze(model, learner.freeze)
+    set_weights(model, state.weights)
+    return merged(model)
+
+
+def _read(folder: Path, config: Config | None) -> Model:
+    task = config.model.task if config is not None else "translation"
+    return load_model(folder) if _is_marian(folder) else load_any(folder, task)
 
 
 def _is_marian(folder: Path) -> bool:

@@ -43,6 +43,7 @@ from trustformer.flower.parcel import Parcel
 from trustformer.flower.settings import NodeConfig
 from trustformer.flower.setup import experiment_digest
 from trustformer.methods import build
+from trustformer.models.adapters import merged
 from trustformer.models.families import make_model
 from trustformer.models.seq2seq import get_weights, save_model, set_weights
 from trustformer.secure.identity import Identity
@@ -72,7 +73,7 @@ class Member:
         torch.set_num_threads(config.threads)
         self._terms = RunConfig.from_bytes((folder / settings.terms).read_bytes())
         self._tokenizer = stored_tokenizer(folder / settings.tokenizer)
-        self._model = make_model(config.model, self._tokenizer, (), config.seed).to(device_of(config.train))
+        self._model = make_model(config.learner, self._tokenizer, (), config.seed).to(device_of(config.train))
         task = make_task(config.model.task, self._tokenizer, config.data.side, ())
         stored = _start(folder / settings.start)
         start = {name: stored[name] for name in get_weights(self._model) if name in stored}  # a file sorts its names
@@ -208,7 +209,7 @@ class Member:
         set_weights(self._model, state.weights)
         try:
             folder.mkdir(exist_ok=True)
-            save_model(self._model, folder)
+            save_model(merged(self._model), folder)
             self._tokenizer.save(folder)
         except (OSError, SafetensorError) as error:
             raise TrustformerError(f"{folder} cannot be written: {error}", "free space and join again") from None

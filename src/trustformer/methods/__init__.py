@@ -9,20 +9,24 @@ from dataclasses import replace
 from trustformer.codec.partition import PartitionCodec
 from trustformer.codec.weights import Weights
 from trustformer.message import TensorSpec
-from trustformer.methods import centralized, centroid, dp_blur_lus, dp_fedavg, dp_fedsam, fedavg, local
+from trustformer.methods import centralized, centroid, dp_blur_lus, dp_fedavg, dp_fedsam, fedavg, local, lora
 from trustformer.methods.base import Codec, Exchange, Method
 from trustformer.methods.config import MethodConfig
 from trustformer.methods.private import bounded
 from trustformer.privacy.config import PrivacyConfig
 
-__all__ = ["METHODS", "PRIVATE", "Codec", "Exchange", "Method", "MethodConfig", "build"]
+__all__ = ["LORA", "METHODS", "PRIVATE", "Codec", "Exchange", "Method", "MethodConfig", "build"]
 
 METHODS: dict[str, Callable[[MethodConfig, Sequence[TensorSpec]], Method]] = {
     "centroid": centroid.build,
     "fedavg": fedavg.build,
     "local": local.build,
     "centralized": centralized.build,
+    **dict.fromkeys(lora.NAMES, lora.build),
 }
+
+LORA = lora.NAMES
+"""Methods that need adapters."""
 
 PRIVATE: dict[str, Callable[[MethodConfig, Sequence[TensorSpec], float], Method]] = {
     "dp_fedavg": dp_fedavg.build,

@@ -13,7 +13,8 @@ class MethodConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
     Attributes:
         name: `centroid` (this project), `fedavg`, `local` (no exchange), `centralized` (all data in one place);
-            `dp_fedavg`, `dp_fedsam`, `dp_blur_lus`: private baselines, which need `privacy.mechanism`.
+            `lora_fedavg`, `ffa_lora`: dense averages of adapters, which need `model.lora_rank`; `dp_fedavg`,
+            `dp_fedsam`, `dp_blur_lus`: private baselines, which need `privacy.mechanism`.
         variant: of `centroid`: `codebook` (blocks of the drift, with codes), `partition` (row centroids of the drift
             under one public partition, no codes), or `paper` (the published exchange).
         ratio: of `paper` and `partition`: centroids of a matrix as a share of its rows.
@@ -30,7 +31,17 @@ class MethodConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         lus_share: of `dp_blur_lus`: share of an update's entries that is kept.
     """
 
-    name: Literal["centroid", "fedavg", "local", "centralized", "dp_fedavg", "dp_fedsam", "dp_blur_lus"] = "centroid"
+    name: Literal[
+        "centroid",
+        "fedavg",
+        "local",
+        "centralized",
+        "lora_fedavg",
+        "ffa_lora",
+        "dp_fedavg",
+        "dp_fedsam",
+        "dp_blur_lus",
+    ] = "centroid"
     variant: Literal["codebook", "partition", "paper"] = "codebook"
     ratio: Annotated[float, Meta(gt=0, le=1)] = 0.1
     partition: Literal["rotating", "drift", "history", "random"] = "rotating"

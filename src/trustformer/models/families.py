@@ -17,6 +17,7 @@ from trustformer.data.hub_tokenizer import HubTokenizer
 from trustformer.data.marian import read_json
 from trustformer.data.tokenizer import Tokenizer
 from trustformer.errors import ConfigError
+from trustformer.models.adapters import add_adapters, in_head
 from trustformer.models.folder import continue_model
 from trustformer.models.seq2seq import PRESETS, Model, ModelConfig, build_model
 
@@ -76,6 +77,8 @@ def make_model(config: ModelConfig, tokenizer: Tokenizer, labels: Sequence[str],
     else:
         assert isinstance(tokenizer, HubTokenizer)
         model = _build(config, tokenizer, labels, seed)
+    if config.lora_rank:
+        add_adapters(model, config.lora_rank, seed)
     freeze(model, config.freeze)
     return model
 
@@ -109,14 +112,10 @@ def load_any(folder: Path, task: str, **values: Any) -> Model:
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         what = str(error).strip().partition("\n")[0]
         raise ConfigError(f"the model of {folder} cannot be read: {what}", "restore its safetensors files") from None
-    missing = [name for name in sorted(info["missing_keys"]) if task != "classification" or not _in_head(name)]
+    missing = [name for name in sorted(info["missing_keys"]) if task != "classification" or not in_head(name)]
     if missing:
         raise ConfigError(f"the weights of {folder} lack {missing[0]!r} and {len(missing) - 1} more tensors")
     return model
-
-
-def _in_head(name: str) -> bool:
-    return name.startswith(("classifier.", "pre_classifier.", "bert.pooler."))
 
 
 def longest(model: Model) -> int | None:

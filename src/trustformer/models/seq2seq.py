@@ -43,6 +43,7 @@ class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
         architecture: of a preset: `auto` is `marian` for translation, `gpt2` for causal-lm, `bert` for the others;
             `t5` and `mbart`, `llama`, and `distilbert` do these too. A folder's own is in its config.
         freeze: name patterns (`*` matches anything) of tensors that are neither trained nor exchanged.
+        lora_rank: train adapters of this rank on every linear map and a classifier's head, freeze all else; 0: none.
         dropout: of embeddings and residual branches.
         init_std: standard deviation of the initial matrices. Larger ones learn free word order sooner (positions
             are of fixed size), smaller ones are better where both languages have much the same order. T5 has its own.
@@ -53,6 +54,7 @@ class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     task: Literal["translation", "causal-lm", "masked-lm", "classification"] = "translation"
     architecture: Literal["auto", "marian", "t5", "mbart", "gpt2", "llama", "bert", "distilbert"] = "auto"
     freeze: tuple[str, ...] = ()
+    lora_rank: Annotated[int, Meta(ge=0, le=1024)] = 0
     dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.1
     init_std: Annotated[float, Meta(gt=0, le=1)] = 0.02
     max_length: Annotated[int, Meta(ge=8, le=1024)] = 128

@@ -42,10 +42,12 @@ _SCORED = {
     "classification": "Macro F1: mean over the labels of the test set.",
 }
 
-_DENSE = "the change of every weight, as dense 32-bit floats"
+_DENSE = "the change of every trained weight, as dense 32-bit floats"
 
 _EXCHANGES = {
     "fedavg": f"{_DENSE} (federated averaging)",
+    "lora_fedavg": f"{_DENSE} of low-rank adapters",
+    "ffa_lora": f"{_DENSE} of one half of low-rank adapters, the other fixed",
     **{name: f"{_DENSE}, clipped to one norm" for name in PRIVATE},
     "codebook": "k-means centroids of blocks of the weights' change, with the code of every block: a lossy copy of "
     "it; one-dimensional parameters as 16-bit floats",
