@@ -126,7 +126,7 @@ def longest(model: Model) -> int | None:
 def _build(config: ModelConfig, tokenizer: HubTokenizer, labels: Sequence[str], seed: int) -> Model:
     kind = architecture_of(config)
     special = {"pad_token_id": tokenizer.pad_id, "eos_token_id": tokenizer.eos_id, "bos_token_id": tokenizer.start_id}
-    common = {"vocab_size": tokenizer.vocab_size, **special}
+    common: dict[str, Any] = {"vocab_size": tokenizer.vocab_size, **special}
     common |= {name: config.dropout for name in _DROPOUTS[kind]}
     if config.task == "classification":
         common |= _label_maps(labels)
