@@ -40,7 +40,8 @@ class Impatient(PlainReporter):
     [
         "centroid",
         "centroid method.variant=paper",
-        "centroid method.variant=partition",
+        "centroid method.variant=partition method.partition=history",
+        "centroid method.variant=partition method.ratio=0.5 method.partition=drift",
         "fedavg",
         "local",
         "centralized",

@@ -79,6 +79,12 @@ class RunDirectory:
                 raise ConfigError(f"{self.path}: another process runs here", "wait for it, or end it") from None
             yield
 
+    def abandon(self) -> None:
+        """Take the config away again if it is all there is: of a run that could not begin."""
+        if {entry.name for entry in self.path.iterdir()} <= {"config.toml", "lock"}:
+            for name in ("config.toml", "lock"):
+                (self.path / name).unlink(missing_ok=True)
+
     def write(self, name: str, data: bytes) -> None:
         """Replace a file as a whole: after a crash or on a full disk the old one is still there."""
         target = self.path / name

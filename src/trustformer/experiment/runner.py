@@ -16,6 +16,7 @@ from trustformer.attestation.simulated import BANNER
 from trustformer.codec.weights import Weights
 from trustformer.data.batches import Example
 from trustformer.data.marian import stored_tokenizer
+from trustformer.errors import TrustformerError
 from trustformer.evaluation.translation import negative_log_likelihood
 from trustformer.experiment.cohorts import make_cohorts
 from trustformer.experiment.config import Config
@@ -50,7 +51,11 @@ def run(config: Config, out: Path, reporter: Reporter, *, resume: bool = False) 
             reporter.note(f"{out} is finished")
             return finished
         torch.set_num_threads(config.threads)
-        prepared = _prepare(config, directory)
+        try:
+            prepared = _prepare(config, directory)
+        except TrustformerError:
+            directory.abandon()  # a mended config may take the same place
+            raise
         rounds = config.rounds * prepared.method.exchanges + prepared.method.closing_exchanges
         cohorts = make_cohorts(config, list(prepared.clients), rounds)
         federation = assemble(config, prepared, directory, rounds)

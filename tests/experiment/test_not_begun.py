@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run that could not begin leaves its place free for the mended config."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trustformer.errors import ConfigError, DataError
+from trustformer.experiment.record import RunDirectory
+
+
+def test_a_wrong_file_does_not_take_the_place(tiny_run: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(DataError, match=r"no\.tsv"):
+        tiny_run(out, "data.source=tsv", "data.train=no.tsv", "data.valid=no.tsv", "data.test=no.tsv")
+    assert list(out.iterdir()) == []
+    tiny_run(out, "method.name=local")
+    assert (out / "result.json").is_file()
+
+
+def test_a_run_that_began_is_never_taken_away(tmp_path: Path) -> None:
+    directory = RunDirectory.open(tmp_path / "run", "rounds = 1\n", resume=False)
+    directory.write("tokenizer.model", b"x")
+    directory.abandon()
+    assert (tmp_path / "run" / "config.toml").is_file()
+    with pytest.raises(ConfigError, match="already holds a run"):
+        RunDirectory.open(tmp_path / "run", "rounds = 2\n", resume=False)
