@@ -72,8 +72,8 @@ def test_labels_belong_to_their_line_and_leave_with_a_dropped_pair(tmp_path: Pat
         ("a.tsv", b"\xef\xbb\xbfa\xff\tb\n", ["a.tsv, line 1", "not UTF-8", "offset 4"]),
         ("a.tsv.gz", b"a\tb\nc\xd0\td\n", ["a.tsv.gz, line 2", "not UTF-8", "offset 5"]),
         ("a.tsv", b"x" * (MAX_LINE_BYTES + 1), ["a.tsv, line 1", "1 MiB"]),
-        ("a.tsv", "", ["a.tsv has no pair", "empty"]),
-        ("a.tsv", "a\t\n \tb\n", ["a.tsv has no pair", "2 rows"]),
+        ("a.tsv", "", ["a.tsv, line 1: the file ends without a pair", "empty"]),
+        ("a.tsv", "a\t\n \tb\n", ["a.tsv, line 2: the file ends without a pair", "2 rows"]),
         ("a.txt", "a\tb\n", ["a.txt", "suffix"]),
         ("a.gz", "a\tb\n", ["a.gz", "suffix"]),
     ],
@@ -111,7 +111,7 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
 
 def test_labels_of_other_number_or_empty(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tsv", "a\tb\nc\td\n")
-    with pytest.raises(DataError, match=r"a\.domain has 1 label for 2 rows of .*a\.tsv"):
+    with pytest.raises(DataError, match=r"a\.tsv, line 2: .*a\.domain has only 1 line"):
         read_pairs(path, write(tmp_path / "a.domain", "news\n"))
     with pytest.raises(DataError, match=r"a\.domain, line 2: the domain label is empty"):
         read_pairs(path, write(tmp_path / "a.domain", "news\n \n"))

@@ -71,6 +71,61 @@ def test_errors_name_split_and_row(saved: Path) -> None:
 
 @needs_library
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("rows", "part"),
+    [
+        ([ROWS[0], {"translation": {"ru": None, "en": "x"}}], "row 2: 'ru' is not text"),
+        ([{"text": "да"}], r"row 1: 'source' is missing \(it has text\)"),
+        ([{"translation": {"ru": "", "en": "x"}}] * 2, "row 2: the split ends without a pair"),
+    ],
+)
+def test_a_bad_twin_is_refused_with_its_row(saved: Path, rows: list[dict[str, object]], part: str) -> None:
+    import datasets
+
+    datasets.Dataset.from_list(rows).save_to_disk(str(saved / "bad"))
+    name = str(saved / "bad")
+    with pytest.raises(DataError, match=f"bad, train, {part}"):
+        read_split(open_hub(name), name, "train", "ru", "en")
+
+
+@needs_library
+@pytest.mark.filterwarnings("ignore")
+def test_a_name_with_a_configuration_is_read_as_wmt19_is(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The layout of a data set on the hub: a card that names configurations, parquet files a split."""
+    repository = saved / "wmt19"
+    for language in ("ru-en", "de-en"):
+        (repository / language).mkdir(parents=True)
+        for split in ("train", "validation"):
+            data = (saved / "parquet" / f"{split}.parquet").read_bytes()
+            (repository / language / f"{split}-00000-of-00001.parquet").write_bytes(data)
+    files = "".join(
+        f"- config_name: {language}\n  data_files:\n"
+        + "".join(f"  - split: {split}\n    path: {language}/{split}-*\n" for split in ("train", "validation"))
+        for language in ("ru-en", "de-en")
+    )
+    (repository / "README.md").write_text(f"---\nconfigs:\n{files}---\n", "utf-8")
+    monkeypatch.chdir(saved)
+    values = ["data.source=hf", "data.name=wmt19", "data.config=ru-en", "data.test=validation"]
+    corpus = read_corpus(load_config(None, values).data)
+    assert [len(part) for part in (corpus.train, corpus.valid, corpus.test)] == [28, 2, 2]
+    assert corpus.name == "wmt19 ru-en"
+    with pytest.raises(DataError, match=r"'.*wmt19' \(fr-en\) cannot be read"):
+        read_corpus(load_config(None, [*values[:2], "data.config=fr-en"]).data)
+
+
+@needs_library
+@pytest.mark.filterwarnings("ignore")
+def test_a_name_without_a_network_ends_with_a_hint(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    with pytest.raises(DataError, match=r"'not-there' \(ru-en\) cannot be read") as caught:
+        open_hub("not-there", "ru-en")
+    assert "over the network" in caught.value.hint
+
+
+@needs_library
+@pytest.mark.filterwarnings("ignore")
 def test_a_config_takes_a_folder(saved: Path) -> None:
     values = ["data.source=hf", f"data.name={saved / 'saved'}", "data.test=validation"]
     corpus = read_corpus(load_config(None, values).data)

@@ -187,8 +187,11 @@ def _labelled(path: Path, rows: Sequence[tuple[str, str]], domains: Path | None)
         else:
             dropped.append(number)
     if not pairs:
-        detail = f"all {count(len(rows), 'row')} have an empty side" if rows else "the file is empty"
-        raise DataError(f"{path} has no pair ({detail})", "give a file with at least one source<TAB>target line")
+        detail = f"all {count(len(rows), 'row')} have an empty side" if rows else "it is empty"
+        raise DataError(
+            f"{path}, line {max(1, len(rows))}: the file ends without a pair ({detail})",
+            "give a file with at least one source<TAB>target line",
+        )
     warnings = []
     if dropped:
         what = count(len(dropped), "pair")
@@ -237,8 +240,10 @@ def _read_labels(path: Path, pairs_path: Path, expected: int) -> list[str]:
         if not labels[-1]:
             raise DataError(f"{path}, line {number}: the domain label is empty", "give every pair a label")
     if len(labels) != expected:
+        longer, shorter = (path, pairs_path) if len(labels) > expected else (pairs_path, path)
+        number = min(len(labels), expected)
         raise DataError(
-            f"{path} has {count(len(labels), 'label')} for {count(expected, 'row')} of {pairs_path}",
+            f"{longer}, line {number + 1}: {shorter} has only {count(number, 'line')}",
             "line N of the domain file labels line N of the pairs; give both the same number of lines",
         )
     return labels

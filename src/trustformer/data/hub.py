@@ -44,7 +44,8 @@ def open_hub(name: str, config: str = "") -> dict[str, Any]:
         what = str(error).strip().partition("\n")[0] or type(error).__name__
         raise DataError(
             f"the data set {name!r}{f' ({config})' if config else ''} cannot be read: {shown(what, 200)}",
-            "check data.name and data.config; a folder must hold what save_to_disk writes, or parquet files",
+            "check data.name and data.config; a folder must hold what save_to_disk writes, or parquet files"
+            + ("" if folder.exists() else "; a name is fetched from the hub, once, over the network"),
         ) from None
     if isinstance(data, dict):
         return dict(data)
