@@ -5,12 +5,10 @@ from __future__ import annotations
 
 import base64
 import json
-import math
-import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from trustformer.attestation.handshake import VerificationRecord
@@ -20,19 +18,17 @@ from trustformer.enclave.config import RunConfig
 from trustformer.enclave.measurement import simulated_measurement
 from trustformer.enclave.session import Enclave
 from trustformer.enclave.state import StateStore
-from trustformer.errors import ConfigError
 from trustformer.experiment.config import Config
-from trustformer.experiment.guarantee import Guarantee
 from trustformer.experiment.prepare import Prepared
 from trustformer.experiment.record import RunDirectory
+from trustformer.experiment.terms import Shared, agreed_terms
 from trustformer.federation.channel import Channel
-from trustformer.federation.client import Client
+from trustformer.federation.client import Client, Trainer
 from trustformer.federation.host import Host
 from trustformer.federation.ledger import Ledger, whole_lines
 from trustformer.federation.remote import RemoteEnclave
 from trustformer.federation.store import ClientStore
 from trustformer.federation.tap import Tap, TappedChannel, TappedLink
-from trustformer.methods import Codec
 from trustformer.secure.identity import Identity
 from trustformer.training import LocalTrainer, RecordTrainer
 
@@ -77,26 +73,33 @@ class RunJournal:
 
 def assemble(config: Config, prepared: Prepared, directory: RunDirectory, rounds: int) -> Federation:
     """Build or take up clients, enclave and host from a run directory."""
+    trainer = _trainer(config, prepared)
+    return connect(config, prepared, directory, rounds, lambda client: trainer)
+
+
+def connect(
+    config: Config, prepared: Shared, directory: RunDirectory, rounds: int, trainer_of: Callable[[str], Trainer]
+) -> Federation:
+    """Build or take up the parties; `trainer_of` gives what trains a client's weights."""
     ledger = Ledger(directory.path / "ledger.jsonl")
     folders = {client: directory.path / "clients" / client for client in prepared.clients}
     codec, host, channel_of, process = prepared.method.codec, None, None, None
     if codec is not None:
         identities = {client: _identity(folder) for client, folder in folders.items()}
-        terms = _terms(config, prepared, codec, identities, directory, rounds)
+        terms = agreed_terms(config, prepared, codec, identities, directory, rounds)
         attester = simulated_root(directory)
         enclave = _enclave(config, terms, directory, attester)
         process = enclave if isinstance(enclave, RemoteEnclave) else None
         host = Host(enclave, directory.path / "host", ledger)
         tap = Tap(directory.path / "messages", ledger) if config.record_messages else None
         channel_of = _channels(terms, identities, host, directory, attester, ledger, tap)
-    trainer = _trainer(config, prepared)
     with ExitStack() as undo:
         if process is not None:
             undo.callback(process.stop)  # a damaged client state must not leave a process behind
         clients = [
             Client(
                 *(client, index, examples),
-                trainer=trainer,
+                trainer=trainer_of(client),
                 store=ClientStore(folders[client]),
                 start=prepared.start,
                 common=prepared.common,
@@ -193,86 +196,3 @@ def _identity(folder: Path) -> Identity:
     identity = Identity.generate()
     identity.save(path)
     return identity
-
-
-def _terms(
-    config: Config,
-    prepared: Prepared,
-    codec: Codec,
-    identities: dict[str, Identity],
-    directory: RunDirectory,
-    rounds: int,
-) -> RunConfig:
-    """The terms every client agreed to: written once, then the same for the whole run."""
-    path = directory.path / "terms.bin"
-    if path.exists():
-        terms = RunConfig.from_bytes(path.read_bytes())
-        if terms.experiment != prepared.digest:
-            raise ConfigError(
-                f"{directory.path}: data, tokenizer or model are not those this run began with",
-                "restore the files, or start a new run",
-            )
-        return terms
-    roster = {client: identity.public for client, identity in identities.items()}
-    common = codec.at(config.seed, 1).digest(prepared.common)
-    terms = make_terms(config, prepared.digest, common, codec, roster, rounds, prepared.guarantee)
-    directory.write("terms.bin", terms.to_bytes())
-    return terms
-
-
-def make_terms(
-    config: Config,
-    experiment: bytes,
-    common_digest: bytes,
-    codec: Codec,
-    roster: Mapping[str, bytes],
-    rounds: int,
-    guarantee: Guarantee | None = None,
-) -> RunConfig:
-    """Return new terms of a run.
-
-    Args:
-        config: the run's config.
-        experiment: digest of what all clients agree on beside the terms (32 bytes).
-        common_digest: of the first common model (32 bytes).
-        codec: gives the layouts.
-        roster: client id to public key.
-        rounds: exchanges of the run, closing ones included.
-        guarantee: what a private run promises.
-
-    Raises:
-        ConfigError, ProtocolError: settings that do not go together; name the setting.
-    """
-    terms = RunConfig(
-        run_id=os.urandom(16),
-        provider=SimulatedAttester.kind,
-        experiment=experiment,
-        common_digest=common_digest,
-        roster=tuple(sorted(roster.items())),
-        min_clients=config.min_clients,
-        max_share_ppm=round(config.clients.max_share * 1e6),
-        rounds=rounds,
-        seed=config.seed,
-        upload=codec.upload,
-        answer=codec.answer,
-        release=config.enclave.release,
-        rule=config.enclave.rule,
-        trim_ppm=round(config.enclave.trim * 1e6) if config.enclave.rule == "trimmed_mean" else 0,
-        max_norm_milli=round(config.enclave.max_norm * 1e3),
-    )
-    if guarantee is not None and config.privacy.mechanism == "enclave":
-        norm_milli = math.ceil(config.privacy.clipping_norm * 1e3)
-        terms = replace(
-            terms,
-            rule="private_mean",
-            expected_milli=round(config.clients.participation * len(roster) * 1e3),
-            noise_micro=math.ceil(guarantee.noise_multiplier * norm_milli * 1e3),
-            max_norm_milli=norm_milli,
-        )
-    if terms.release == "acknowledged" and terms.min_clients < terms.quorum:
-        raise ConfigError(
-            "enclave.release is acknowledged, which takes two thirds of the clients in every round",
-            f"--set clients.min_clients={terms.quorum}",
-        )
-    terms.check()
-    return terms

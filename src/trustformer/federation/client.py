@@ -24,10 +24,26 @@ from trustformer.federation.common import CommonReply, CommonRequest
 from trustformer.federation.store import ClientState, ClientStore
 from trustformer.message import Aggregate, Update
 from trustformer.methods import Codec, Exchange
-from trustformer.training import LocalTrainer
+from trustformer.training import OptimizerState, TrainResult
 
 Report = Callable[[str, int, int], None]
 """Called with what the client is doing, and how much of how much is done."""
+
+
+class Trainer(Protocol):
+    """What trains a client's weights: `LocalTrainer`, or a loop of someone else's."""
+
+    def train(
+        self,
+        weights: Weights,
+        optimizer: OptimizerState,
+        examples: Sequence[Example],
+        *,
+        seed: Sequence[int],
+        report: Callable[[int, int], None] | None = None,
+    ) -> TrainResult:
+        """Return new weights; the arguments are not changed."""
+        ...
 
 
 class BehindError(TrustformerError):
@@ -71,7 +87,7 @@ class Client:
         index: int,
         examples: Sequence[Example],
         *,
-        trainer: LocalTrainer,
+        trainer: Trainer,
         store: ClientStore,
         start: Weights,
         common: Weights,

@@ -21,9 +21,10 @@ from trustformer.data.folder import check_free, write_folder
 from trustformer.enclave.config import RunConfig
 from trustformer.errors import ConfigError
 from trustformer.experiment.config import Config
-from trustformer.experiment.parties import make_terms, simulated_policy, simulated_root
+from trustformer.experiment.parties import simulated_policy, simulated_root
 from trustformer.experiment.prepare import Prepared, divide, prepare
 from trustformer.experiment.record import RunDirectory
+from trustformer.experiment.terms import make_terms
 from trustformer.flower.keys import make_node_key, make_tls
 from trustformer.flower.settings import HostConfig, NodeConfig
 from trustformer.flower.superlink import bundle_hash, make_bundle
@@ -71,8 +72,8 @@ def init_federation(folder: Path, config: Config, address: str, host: HostConfig
     prepared = prepare(config)
     if prepared.method.codec is None:
         raise ConfigError(f"method {config.method.name} exchanges nothing", "--set method.name=centroid")
-    if config.model.task != "translation" or prepared.guarantee is not None:
-        raise ConfigError("a deployment trains translation without noise so far", "use trustformer run")
+    if config.model.task != "translation" or config.model.lora_rank or prepared.guarantee is not None:
+        raise ConfigError("a deployment trains translation without noise or adapters so far", "use trustformer run")
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:

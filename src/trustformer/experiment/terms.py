@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The terms of a run: what every client has agreed to before the first round."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from trustformer.attestation.simulated import SimulatedAttester
+from trustformer.codec.weights import Weights
+from trustformer.data.batches import Example
+from trustformer.enclave.config import RunConfig
+from trustformer.errors import ConfigError
+from trustformer.experiment.config import Config
+from trustformer.experiment.guarantee import Guarantee
+from trustformer.experiment.record import RunDirectory
+from trustformer.methods import Codec, Method
+from trustformer.secure.identity import Identity
+
+
+class Shared(Protocol):
+    """What parties have in common: `Prepared`, or what stands for it where training is not this package's."""
+
+    @property
+    def clients(self) -> Mapping[str, Sequence[Example]]:
+        """Training examples by client."""
+        ...
+
+    @property
+    def method(self) -> Method:
+        """What is exchanged."""
+        ...
+
+    @property
+    def start(self) -> Weights:
+        """G_0."""
+        ...
+
+    @property
+    def common(self) -> Weights:
+        """G_0 again; empty where the method has no common model."""
+        ...
+
+    @property
+    def guarantee(self) -> Guarantee | None:
+        """Differential privacy; None where there is none."""
+        ...
+
+    @property
+    def digest(self) -> bytes:
+        """Of all that clients agree on beside the terms (32 bytes)."""
+        ...
+
+
+def agreed_terms(
+    config: Config,
+    prepared: Shared,
+    codec: Codec,
+    identities: dict[str, Identity],
+    directory: RunDirectory,
+    rounds: int,
+) -> RunConfig:
+    """The terms every client agreed to: written once, then the same for the whole run."""
+    path = directory.path / "terms.bin"
+    if path.exists():
+        terms = RunConfig.from_bytes(path.read_bytes())
+        if terms.experiment != prepared.digest:
+            raise ConfigError(
+                f"{directory.path}: data, tokenizer or model are not those this run began with",
+                "restore the files, or start a new run",
+            )
+        return terms
+    roster = {client: identity.public for client, identity in identities.items()}
+    common = codec.at(config.seed, 1).digest(prepared.common)
+    terms = make_terms(config, prepared.digest, common, codec, roster, rounds, prepared.guarantee)
+    directory.write("terms.bin", terms.to_bytes())
+    return terms
+
+
+def make_terms(
+    config: Config,
+    experiment: bytes,
+    common_digest: bytes,
+    codec: Codec,
+    roster: Mapping[str, bytes],
+    rounds: int,
+    guarantee: Guarantee | None = None,
+) -> RunConfig:
+    """Return new terms of a run.
+
+    Args:
+        config: the run's config.
+        experiment: digest of what all clients agree on beside the terms (32 bytes).
+        common_digest: of the first common model (32 bytes).
+        codec: gives the layouts.
+        roster: client id to public key.
+        rounds: exchanges of the run, closing ones included.
+        guarantee: what a private run promises.
+
+    Raises:
+        ConfigError, ProtocolError: settings that do not go together; name the setting.
+    """
+    terms = RunConfig(
+        run_id=os.urandom(16),
+        provider=SimulatedAttester.kind,
+        experiment=experiment,
+        common_digest=common_digest,
+        roster=tuple(sorted(roster.items())),
+        min_clients=config.min_clients,
+        max_share_ppm=round(config.clients.max_share * 1e6),
+        rounds=rounds,
+        seed=config.seed,
+        upload=codec.upload,
+        answer=codec.answer,
+        release=config.enclave.release,
+        rule=config.enclave.rule,
+        trim_ppm=round(config.enclave.trim * 1e6) if config.enclave.rule == "trimmed_mean" else 0,
+        max_norm_milli=round(config.enclave.max_norm * 1e3),
+    )
+    if guarantee is not None and config.privacy.mechanism == "enclave":
+        norm_milli = math.ceil(config.privacy.clipping_norm * 1e3)
+        terms = replace(
+            terms,
+            rule="private_mean",
+            expected_milli=round(config.clients.participation * len(roster) * 1e3),
+            noise_micro=math.ceil(guarantee.noise_multiplier * norm_milli * 1e3),
+            max_norm_milli=norm_milli,
+        )
+    if terms.release == "acknowledged" and terms.min_clients < terms.quorum:
+        raise ConfigError(
+            "enclave.release is acknowledged, which takes two thirds of the clients in every round",
+            f"--set clients.min_clients={terms.quorum}",
+        )
+    terms.check()
+    return terms

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Clients of one process that bring their own `torch.nn.Module` and training; the exchange is that of any run."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from trustformer.codec.weights import Weights, specs_of
+from trustformer.data.batches import Example
+from trustformer.errors import ConfigError, ProtocolError
+from trustformer.experiment.config import ClientsConfig, Config, EnclaveConfig
+from trustformer.experiment.parties import connect
+from trustformer.experiment.record import RunDirectory
+from trustformer.federation.round import Cohort, run_round
+from trustformer.message import digest, enc
+from trustformer.methods import Method, MethodConfig, build
+from trustformer.models.seq2seq import get_weights, set_weights
+from trustformer.training import OptimizerState, TrainResult
+
+
+class Federation:
+    """One client a module; all attest the enclave, seal what they send, and adopt what it releases.
+
+    The first module's trainable tensors become the common model, and every module begins from it. What a module has
+    frozen (`requires_grad = False`) and its buffers, such as running means, stay as they are at each client.
+    Attestation is simulated: all parties are on this machine.
+
+    Args:
+        modules: of one architecture; changed in place, so that an optimizer keeps its parameters.
+        examples: training examples of each client: its weight in the mean, of which none has more than `max_share`.
+        folder: keeps keys, terms, states, receipts and released rounds. Where it holds this federation already, that is
+            taken up again: modules get the weights their clients had.
+        rounds: exchanges the terms allow.
+        method: what is exchanged; the centroid exchange by default.
+        max_share: largest weight of one client.
+        seed: of k-means.
+        process: run the enclave as a process of its own; results are the same either way.
+        patience: seconds a client waits for the others in `meet`.
+
+    Raises:
+        ConfigError: modules that differ, a tensor without a dimension, nothing to exchange, or another federation's
+            folder.
+    """
+
+    def __init__(
+        self,
+        modules: Sequence[nn.Module],
+        examples: Sequence[int],
+        folder: str | Path,
+        *,
+        rounds: int,
+        method: MethodConfig | None = None,
+        max_share: float = 0.6,
+        seed: int = 1,
+        process: bool = False,
+        patience: float = 3600.0,
+    ) -> None:
+        if len(modules) != len(examples) or min(examples, default=0) < 1:
+            raise ConfigError(f"{len(modules)} modules and the counts {list(examples)}", "one of each a client, from 1")
+        self._modules, self._patience = list(modules), patience
+        config = Config(
+            seed=seed,
+            rounds=rounds,
+            clients=ClientsConfig(count=len(modules), max_share=max_share),
+            method=method or MethodConfig(),
+            enclave=EnclaveConfig(process=process),
+        )
+        directory = RunDirectory(Path(folder))
+        directory.path.mkdir(parents=True, exist_ok=True)
+        width = len(str(len(modules) - 1))
+        shared = _Shared.make(config, modules[0], {f"{i:0{width}d}": count for i, count in enumerate(examples)})
+        self._parties = connect(config, shared, directory, rounds, lambda client: _Own(modules[int(client)]))
+        if self._parties.host is None:
+            raise ConfigError(f"method.name {config.method.name} exchanges nothing", "choose centroid or fedavg")
+        self._host = self._parties.host
+        self._hand_out()
+        self._barrier = threading.Barrier(len(modules), action=self.exchange)
+
+    @property
+    def rounds(self) -> int:
+        """Exchanges so far."""
+        return self._host.round
+
+    @property
+    def common(self) -> Weights:
+        """The common model: trainable tensors by name, float32; empty where the method has none."""
+        return dict(self._parties.clients[0].state.common)
+
+    def bytes(self) -> dict[str, dict[str, int]]:
+        """Bytes really sent by (`up`) and to (`down`) each client so far, sealed."""
+        return {"up": self._parties.ledger.total("up"), "down": self._parties.ledger.total("down")}
+
+    def exchange(self) -> None:
+        """Send what every module has learnt since the last exchange, and change the modules to what comes back.
+
+        Raises:
+            TrustformerError: what went wrong; modules are as they were.
+        """
+        number = self.rounds + 1
+        self._parties.ledger.round = number
+        clients = self._parties.clients
+        run_round(number, clients, self._host, Cohort(tuple(client.id for client in clients)), lambda *_: None)
+        self._hand_out()
+
+    def meet(self) -> None:
+        """Exchange once every client has come here, each in a thread of its own; return to all after it.
+
+        Raises:
+            TrustformerError: the exchange failed, or a client did not come in time.
+        """
+        try:
+            self._barrier.wait(self._patience)
+        except threading.BrokenBarrierError:
+            raise ProtocolError(
+                "the exchange failed, or a client did not come to it", "see the other threads"
+            ) from None
+
+    def leave(self) -> None:
+        """Let nobody wait for this client: every `meet` fails from now on, and with it the other clients' training."""
+        self._barrier.abort()
+
+    def close(self) -> None:
+        """End the enclave's process, if it has one."""
+        self._parties.stop()
+
+    def _hand_out(self) -> None:
+        for module, client in zip(self._modules, self._parties.clients, strict=True):
+            set_weights(module, client.state.weights)
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What the clients agree on."""
+
+    clients: Mapping[str, Sequence[Example]]
+    method: Method
+    start: Weights
+    digest: bytes
+    guarantee: None = None
+
+    @property
+    def common(self) -> Weights:
+        return self.start if self.method.common else {}
+
+    @classmethod
+    def make(cls, config: Config, module: nn.Module, examples: Mapping[str, int]) -> _Shared:
+        start = get_weights(module)
+        for name, values in start.items():
+            if not values.ndim:
+                raise ConfigError(f"the tensor {name!r} has no dimension", "make it a vector of one entry")
+        if not start:
+            raise ConfigError("the module has nothing to train", "leave some tensors requires_grad")
+        specs = specs_of(start)
+        names = (f"{spec.name} {spec.shape}" for spec in specs)
+        agreed = digest(enc("tfl/1 library", config.to_toml(), *examples.values(), *names))
+        clients = {client: [_UNSEEN] * count for client, count in examples.items()}
+        return cls(clients, build(config.method, specs), start, agreed)
+
+
+_UNSEEN = Example([], [])
+"""In the place of an example that only its owner's loop sees."""
+
+
+class _Own:
+    """Takes a module's weights as its owner's loop has left them."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+
+    def train(
+        self,
+        weights: Weights,
+        optimizer: OptimizerState,
+        examples: Sequence[Example],
+        *,
+        seed: Sequence[int],
+        report: Callable[[int, int], None] | None = None,
+    ) -> TrainResult:
+        """Return what is there."""
+        return TrainResult(get_weights(self._module), OptimizerState(), 0.0, 0)

@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The exchange for other programs: own modules, own loops, and transformers' Trainer."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import trustformer
+from trustformer import Federation, MethodConfig, TrustformerError
+from trustformer.errors import ConfigError
+from trustformer.models.seq2seq import get_weights
+
+PAGE = Path(__file__).parents[2] / "docs" / "library.md"
+FEDAVG = MethodConfig(name="fedavg", closing_exchanges=0)
+
+
+def page_code() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+
+
+class Tagger(nn.Module):
+    """No Transformer: recurrent, its output tied to its embedding, with a frozen table and a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(50, 16)
+        self.table = nn.Parameter(torch.ones(4), requires_grad=False)
+        self.recurrent = nn.GRU(16, 16, batch_first=True)
+        self.norm = nn.BatchNorm1d(16)
+        self.out = nn.Linear(16, 50, bias=False)
+        self.out.weight = self.embed.weight
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        hidden, _ = self.recurrent(self.embed(ids))
+        return self.out(self.norm(hidden[:, -1]))
+
+
+def taggers(count: int) -> list[Tagger]:
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        return [Tagger() for _ in range(count)]
+
+
+def learn(module: nn.Module, seed: int, steps: int = 5) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    adam = torch.optim.Adam([p for p in module.parameters() if p.requires_grad], lr=1e-2)
+    for _ in range(steps):
+        ids = torch.randint(50, (8, 6), generator=generator)
+        adam.zero_grad()
+        nn.functional.cross_entropy(module(ids), ids[:, 0]).backward()
+        adam.step()
+
+
+def test_the_pages_own_loop_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    code = page_code()[0]
+    assert len([line for line in code.splitlines() if line]) <= 16
+    exec(compile(code, str(PAGE), "exec"), names)
+    assert names["federation"].rounds == 5
+    assert list(ast.literal_eval(capsys.readouterr().out)) == ["0", "1", "2"]
+    assert (tmp_path / "runs" / "own" / "attestation.json").exists()
+
+
+def test_dense_messages_are_the_weighted_mean_of_own_modules(tmp_path: Path) -> None:
+    modules, examples = taggers(3), [100, 200, 300]
+    federation = Federation(modules, examples, tmp_path, rounds=2, method=FEDAVG)
+    start = get_weights(modules[0])
+    assert "out.weight" not in start
+    assert "table" not in start
+    for module in modules:
+        assert all(np.array_equal(values, start[name]) for name, values in get_weights(module).items())
+    for _ in range(2):
+        for index, module in enumerate(modules):
+            learn(module, index)
+        trained = [get_weights(module) for module in modules]
+        means = [module.norm.running_mean.clone() for module in modules]
+        federation.exchange()
+        for module, running in zip(modules, means, strict=True):
+            assert torch.equal(module.norm.running_mean, running)
+            for name, values in get_weights(module).items():
+                mean = sum(n / 600 * own[name].astype(np.float64) for n, own in zip(examples, trained, strict=True))
+                np.testing.assert_allclose(values, mean, rtol=0, atol=1e-6)
+    assert not torch.equal(modules[0].norm.running_mean, modules[1].norm.running_mean)
+    with pytest.raises(TrustformerError):  # the terms allow two
+        federation.exchange()
+
+
+@pytest.mark.parametrize("process", [False, True])
+def test_centroids_of_own_modules_are_fewer_bytes_and_a_folder_is_taken_up_again(tmp_path: Path, process: bool) -> None:
+    modules = taggers(3)
+    dense = Federation(taggers(3), [1, 1, 1], tmp_path / "dense", rounds=3, method=FEDAVG)
+    coded = MethodConfig(clusters=16)
+    federation = Federation(modules, [1, 1, 1], tmp_path / "own", rounds=3, method=coded, process=process)
+    try:
+        for index, module in enumerate(modules):
+            learn(module, index)
+        before = [get_weights(module) for module in modules]
+        federation.exchange()
+        dense.exchange()
+        assert federation.bytes()["up"]["0"] < 0.6 * dense.bytes()["up"]["0"]
+        common = federation.common
+        after = [get_weights(module) for module in modules]
+        assert not np.array_equal(after[0]["recurrent.weight_hh_l0"], after[1]["recurrent.weight_hh_l0"])
+        spread = [
+            sum(np.square(own["embed.weight"] - common["embed.weight"]).sum() for own in them)
+            for them in (before, after)
+        ]
+        assert spread[1] < spread[0]
+    finally:
+        federation.close()
+    again = taggers(3)
+    second = Federation(again, [1, 1, 1], tmp_path / "own", rounds=3, method=coded, process=process)
+    try:
+        assert second.rounds == 1
+        for module, weights in zip(again, after, strict=True):
+            assert all(np.array_equal(values, weights[name]) for name, values in get_weights(module).items())
+        second.exchange()
+        assert second.rounds == 2
+    finally:
+        second.close()
+
+
+def test_what_cannot_be_exchanged_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="2 modules and the counts"):
+        Federation(taggers(2), [1], tmp_path / "a", rounds=1)
+    with pytest.raises(ConfigError, match="exchanges nothing"):
+        Federation(taggers(2), [1, 1], tmp_path / "b", rounds=1, method=MethodConfig(name="local"))
+    with pytest.raises(ConfigError, match="of another model"):
+        Federation([nn.Linear(2, 2), nn.Linear(2, 3)], [1, 1], tmp_path / "c", rounds=1)
+    scalar = nn.Module()
+    scalar.register_parameter("scale", nn.Parameter(torch.tensor(1.0)))
+    with pytest.raises(ConfigError, match="'scale' has no dimension"):
+        Federation([scalar, scalar], [1, 1], tmp_path / "d", rounds=1)
+    frozen = nn.Linear(2, 2).requires_grad_(False)
+    with pytest.raises(ConfigError, match="nothing to train"):
+        Federation([frozen], [1], tmp_path / "e", rounds=1)
+    Federation([nn.Linear(2, 2)], [1], tmp_path / "f", rounds=1, method=FEDAVG)
+    with pytest.raises(ConfigError, match="not those this run began with"):
+        Federation([nn.Linear(3, 2)], [1], tmp_path / "f", rounds=1, method=FEDAVG)
+
+
+def test_a_client_that_leaves_lets_nobody_wait(tmp_path: Path) -> None:
+    federation = Federation(taggers(2), [1, 1], tmp_path, rounds=1, method=FEDAVG)
+    seen: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            federation.meet()
+        except TrustformerError as error:
+            seen.append(error)
+
+    thread = Thread(target=wait)
+    thread.start()
+    federation.leave()
+    thread.join(60)
+    assert "did not come" in str(seen[0])
+
+
+@pytest.fixture
+def trainer_names(tmp_path: Path) -> dict[str, Any]:
+    """What the page leaves to its reader."""
+    pytest.importorskip("accelerate", reason="needs the extra trainer")
+    from transformers import BertConfig, TrainingArguments
+
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    rng = np.random.default_rng(0)
+    texts = [[rng.integers(0, 50, 8).tolist() for _ in range(16)] for _ in range(2)]
+    return {
+        "config": BertConfig(vocab_size=50, max_position_embeddings=16, **sizes),
+        "arguments": TrainingArguments(
+            str(tmp_path / "out"), num_train_epochs=2, per_device_train_batch_size=8, save_strategy="no",
+            report_to=[], disable_tqdm=True, use_cpu=True,
+        ),
+        "corpora": [[{"input_ids": ids, "labels": ids[0] % 2} for ids in rows] for rows in texts],
+    }  # fmt: skip
+
+
+@pytest.mark.filterwarnings("default")
+def test_the_pages_trainers_exchange_after_every_epoch(
+    trainer_names: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    exec(compile(page_code()[1], str(PAGE), "exec"), trainer_names)
+    federation, models = trainer_names["federation"], trainer_names["models"]
+    assert federation.rounds == 2
+    common = federation.common
+    drifts = [
+        sum(float(np.square(values - common[name]).sum()) for name, values in get_weights(model).items())
+        for model in models
+    ]
+    assert min(drifts) > 0  # what a message did not express
+    sizes = sum(float(np.square(values).sum()) for values in common.values())
+    assert max(drifts) < 0.01 * sizes
+
+
+def test_names_are_few_sorted_and_loaded_late() -> None:
+    assert trustformer.__all__ == sorted(trustformer.__all__)
+    for name in trustformer.__all__:
+        assert getattr(trustformer, name).__doc__
+        assert name in dir(trustformer)
+        assert name in PAGE.read_text("utf-8") or name == "TrustformerError"
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        trustformer.nothing  # noqa: B018
+    code = "import sys, trustformer; trustformer.TrustformerError; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert not {"torch", "numpy", "transformers"} & set(loaded)
