@@ -133,8 +133,9 @@ class Shifted(PartitionCodec):
         return super().at(seed, number + 1)
 
 
-def test_an_update_under_another_partition_is_refused(play: Callable[..., Party]) -> None:
-    run = play()
+@pytest.mark.parametrize("choice", CHOICES)
+def test_an_update_under_another_partition_is_refused(play: Callable[..., Party], choice: str) -> None:
+    run = play(f"method.partition={choice}")
     liar = run.clients[2]
     codec = liar._codec
     liar._codec = Shifted(codec.tensors, codec.ratio, codec.choice, codec.start)
