@@ -17,8 +17,9 @@ import torch
 from torch import nn
 
 import trustformer
-from trustformer import Federation, MethodConfig, TrustformerError
-from trustformer.errors import ConfigError
+from trustformer.errors import ConfigError, TrustformerError
+from trustformer.library.federation import Federation
+from trustformer.methods import MethodConfig
 from trustformer.models.seq2seq import get_weights
 
 PAGE = Path(__file__).parents[2] / "docs" / "library.md"
