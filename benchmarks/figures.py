@@ -31,6 +31,7 @@ def picture(page: Path, target: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         taken = Path(folder) / "page.png"
         command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+        command += ["--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
         command += [f"--user-data-dir={folder}/profile", f"--window-size={WIDTH},{HEIGHT}", f"--screenshot={taken}"]
         subprocess.run([*command, page.resolve().as_uri()], check=True, capture_output=True)
         # A page of few colours: a palette is a third of the size and looks the same.

@@ -5,10 +5,8 @@ from __future__ import annotations
 
 import importlib.util
 import re
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,13 +15,10 @@ from types import ModuleType
 
 import pytest
 
+from browser import needs_browser, screenshot
+
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-QUIET = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync", "--hide-scrollbars", "--enable-logging=stderr"),
-)
 
 
 def tool(name: str) -> ModuleType:
@@ -82,28 +77,13 @@ class Quiet(SimpleHTTPRequestHandler):
         pass
 
 
-@pytest.fixture(scope="module")
-def look(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int, int], list[str]]:
-    """Open a page at a width, light or dark; returns what the console says."""
+@needs_browser
+def test_a_browser_shows_it_without_a_complaint(site: Path, tmp_path: Path) -> None:
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(site)))
     Thread(target=server.serve_forever, daemon=True).start()
-    pictures = tmp_path_factory.mktemp("pictures")
-
-    def open_page(page: str, width: int, scheme: int) -> list[str]:
-        picture = pictures / f"{page}-{width}-{scheme}.png"
-        options = [f"--user-data-dir={pictures / 'profile'}", f"--window-size={width},1400", f"--screenshot={picture}"]
-        address = f"http://127.0.0.1:{server.server_port}/{page}.html"
-        command = [str(BROWSER), *QUIET, *options, f"--blink-settings=preferredColorScheme={scheme}", address]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    for page, width, dark in (("index", 1280, False), ("results", 390, True)):
+        picture = tmp_path / f"{page}.png"
+        assert screenshot(f"http://127.0.0.1:{server.server_port}/{page}.html", width, 1400, picture, dark=dark) == []
         assert picture.read_bytes().startswith(b"\x89PNG")
-        return [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-
-    return open_page
-
-
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
-@pytest.mark.parametrize(("page", "width", "scheme"), [("index", 1280, 1), ("results", 390, 0), ("method", 390, 1)])
-def test_a_browser_shows_it_without_a_complaint(
-    look: Callable[[str, int, int], list[str]], page: str, width: int, scheme: int
-) -> None:
-    assert look(page, width, scheme) == []
+    server.shutdown()
+    server.server_close()

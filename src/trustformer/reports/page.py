@@ -27,6 +27,8 @@ _TEMPLATES = Path(__file__).with_name("templates")
 _COMPRESSED = 1.5
 """Factor from which a row's bytes by layer are of interest; dense messages are as large as their tensors."""
 
+_TIMES = "Wall time: what else ran on the machine meanwhile is in it."
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -112,7 +114,7 @@ def _figures(rows: Sequence[Row], members: Members) -> dict[str, Figure | list[F
     if times := sections.seconds(members):
         dots = [Dots(name, style[name], {k: v for k, v in kinds.items() if v}) for name, kinds in times.items()]
         label = "seconds a round, all clients, log scale"
-        found["times"] = _dots("times", "Where the time goes", label, dots, 3, sections.seconds_table(times))
+        found["times"] = _dots("times", "Where the time goes", label, dots, 3, sections.seconds_table(times), _TIMES)
     if curves := sections.captured_curves(members, style):
         text = "1 - residual² / drift², mean and range over clients and seeds."
         found["captured"] = _curves("captured", "Share of the drift that arrives", "captured", curves, 3, text, True)
@@ -145,7 +147,9 @@ def _curves(
     )
 
 
-def _dots(name: str, heading: str, label: str, dots: Sequence[Dots], digits: int, table: Table | None = None) -> Figure:
+def _dots(
+    name: str, heading: str, label: str, dots: Sequence[Dots], digits: int, table: Table | None = None, text: str = ""
+) -> Figure:
     categories = list(dict.fromkeys(key for row in dots for key in row.values))
     lines = [[row.name, *(f"{row.values.get(key, 0):.{digits}f}" for key in categories)] for row in dots]
     said = "; ".join(f"{row.name}: {', '.join(f'{k} {v:.{digits}f}' for k, v in row.values.items())}" for row in dots)
@@ -154,6 +158,7 @@ def _dots(name: str, heading: str, label: str, dots: Sequence[Dots], digits: int
         partial(draw_dots, dots, label, log=table is not None),
         legend=[(row.name, row.style) for row in dots],
         table=table or ([label, *categories], lines),
+        note=text,
     )
 
 
