@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import gzip
 import io
 import json
 import shlex
@@ -47,6 +48,8 @@ class Desk:
         subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
         corpus, _ = toy_corpus(3, train=90, valid=6, test=6, public=0)
         self.pairs = {"train": corpus.train, "valid": corpus.valid, "test": corpus.test}
+        for name, pairs in self.pairs.items():
+            self.write(f"{name}.tsv", lines(pairs, lambda pair: f"{pair.source}\t{pair.target}"))
 
     def run(self, command: str) -> tuple[int, str]:
         """Run a command line; returns its exit status and what it said."""
@@ -97,15 +100,17 @@ class Desk:
             PRESUMED[page](self)
 
 
+TSV = " ".join(f"--set data.{name}={name}.tsv" for name in ("train", "valid", "test")) + " --set data.source=tsv"
+"""As the files that a desk has from the start; a quarter of the time of the built-in corpus."""
+
+
 def lines(pairs: list[Pair], form: Callable[[Pair], str]) -> str:
     return "".join(f"{form(pair)}\n" for pair in pairs)
 
 
 def readme(desk: Desk) -> None:
-    import gzip
-
-    for name, pairs in desk.pairs.items():
-        desk.write(f"{name}.tsv.gz", gzip.compress(lines(pairs, lambda pair: f"{pair.source}\t{pair.target}").encode()))
+    for name in desk.pairs:
+        desk.write(f"{name}.tsv.gz", gzip.compress((desk.folder / f"{name}.tsv").read_bytes()))
     desk.write("sentences.txt", lines(desk.pairs["test"], lambda pair: pair.source))
     for name, method in (("a", "local"), ("b", "centroid")):
         desk.write(f"{name}.toml", f'[method]\nname = "{method}"\n')
@@ -120,14 +125,14 @@ def data(desk: Desk) -> None:
     desk.write("corpus.en", lines(desk.pairs["train"], lambda pair: pair.target))
     shutil.copy(ROOT / "tests" / "data" / "samples" / "memory.tmx", desk.folder)
     for name, method in (("ours", "centroid"), ("ours-local", "local")):
-        desk.done(f"trustformer run --set method.name={method} --set data.source=toy --out runs/{name}")
+        desk.done(f"trustformer run --set method.name={method} {TSV} --out runs/{name}")
 
 
 def attestation(desk: Desk) -> None:
     from trustformer.attestation.release import Release, sign_release
     from trustformer.secure.identity import Identity
 
-    desk.done("trustformer run --set data.source=toy --out run")
+    desk.done(f"trustformer run {TSV} --out run")
     record = json.loads((desk.folder / "run" / "attestation.json").read_text("utf-8"))["verifications"][-1]
     desk.write("quote.bin", base64.b64decode(record["quote"]))
     desk.write("collateral.json", base64.b64decode(record["collateral"]))
@@ -148,8 +153,8 @@ def attestation(desk: Desk) -> None:
 
 
 def operations(desk: Desk) -> None:
-    desk.done("trustformer run --set data.source=toy --out OLD")
-    desk.write("new.toml", '[data]\nsource = "toy"\n')
+    desk.done(f"trustformer run {TSV} --out OLD")
+    desk.write("new.toml", '[data]\nsource = "tsv"\ntrain = "train.tsv"\nvalid = "valid.tsv"\ntest = "test.tsv"\n')
 
 
 PRESUMED = {

@@ -18,8 +18,6 @@ from pathlib import Path
 import pytest
 from desk import Desk
 
-from trustformer.models.seq2seq import PRESETS
-
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "benchmarks").rglob("*.md")])
 
@@ -54,7 +52,12 @@ NOT_RUN = {
     "trustformer run --set method.name=fedavg16 --out runs/fedavg16": "tests/docs/test_add_a_method.py runs it",
     "trustformer compare configs/demo/fedavg.toml fedavg16.toml --out runs/half": "fedavg16 is only in the page's copy",
 }
-SMALLER = {"--seeds 1 2 3": "--seeds 1", "clients.count=200": "clients.count=3", "data.limit=4000": "data.limit=30"}
+SMALLER = {
+    "--seeds 1 2 3": "--seeds 1",
+    "clients.count=200": "clients.count=3",
+    "data.limit=4000": "data.limit=30",
+    "trustformer attack runs/mine": "trustformer attack runs/mine --attack sizes",
+}
 """What would take minutes, and what is run in its place."""
 PROGRAMS = ("gramine-sgx", "trustformer", ".venv/bin/trustformer", "enclave/measure.sh", ".")
 
@@ -98,7 +101,6 @@ COMMANDS = {page.relative_to(ROOT).as_posix(): commands(page.read_text("utf-8"))
 @pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setitem(PRESETS, "micro", PRESETS["micro"] | {"layers": 2, "d_model": 128})  # for an attack
     return Desk(tmp_path)
 
 
