@@ -46,6 +46,10 @@ def test_inspect_shows_every_tensor_with_its_bytes_and_what_arrived(cli: Cli, fi
     assert f"{100 * captured:.1f} %" in shown
     assert "codebook block=8 clusters=16" in " ".join(shown.split())
     assert max(map(len, shown.splitlines())) <= 80
+    matrices = [layer for layer in layers if len(layer["shape"]) > 1]
+    assert sum(f"{layer['shape'][0]}x{layer['shape'][1]}" in shown for layer in matrices) == len(matrices)
+    assert "self_attn.k_proj" in shown
+    assert "vectors" in shown
 
 
 def test_inspect_refuses_what_has_no_layers(cli: Cli, finished: Path, tmp_path: Path) -> None:

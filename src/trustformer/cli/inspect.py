@@ -12,8 +12,9 @@ examples:
   trustformer inspect runs/mine
   trustformer inspect runs/mine --json
 
-group: tensors of one group share a codebook, and its bytes are shared out by their entries. drift: norm before an
-exchange, root mean square over rounds. captured: share of the drift's energy that the clients' messages expressed.
+vectors: biases and norms of a layer, together (--json has each). group: tensors of one group share a codebook, and its
+bytes are shared out by their entries. drift: norm before an exchange, root mean square over rounds. captured: share of
+the drift's energy that the clients' messages expressed.
 """
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from rich.table import Table
 
 from trustformer.errors import ConfigError
 from trustformer.experiment.record import RunDirectory
+from trustformer.reports.sections import layer_name
 
 
 def inspect_layers(path: Path) -> list[dict[str, Any]]:
@@ -41,7 +43,7 @@ def inspect_layers(path: Path) -> list[dict[str, Any]]:
 
 
 def layers_table(layers: Sequence[dict[str, Any]]) -> Table:
-    """Return the table for a terminal: a line a tensor, their sum, and below it what the groups are."""
+    """Return the table for a terminal: a line a matrix, their sum, and below it what the groups are."""
     groups = {layer[way]["group"]: layer[way]["coding"] for layer in layers for way in ("up", "down")}
     named = "; ".join(f"{number}: {groups[number]}" for number in sorted(filter(None, groups)))
     table = Table(
@@ -55,23 +57,50 @@ def layers_table(layers: Sequence[dict[str, Any]]) -> Table:
     table.add_column("shape", no_wrap=True)
     for name in ("group", "bytes up", "down", "drift", "captured"):
         table.add_column(name, justify="right", no_wrap=True)
+    lines = list(_lines(layers))
+    for line in lines:
+        table.add_row(*line, end_section=line is lines[-1])
+    entries = f"{sum(layer['parameters'] for layer in layers):,}"
+    table.add_row(f"all {len(layers)} tensors", entries, "", *_sums(layers))
+    return table
+
+
+def _lines(layers: Sequence[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
+    """Yield a line a matrix; the vectors of a layer (biases, norms) share one behind its matrices."""
+    parts: dict[str, list[dict[str, Any]]] = {}
     for layer in layers:
-        table.add_row(
-            *(layer["name"].removeprefix("model."), "x".join(map(str, layer["shape"]))),
-            "/".join(dict.fromkeys(str(layer[way]["group"] or "-") for way in ("up", "down"))),
-            *(f"{layer[way]['bytes']:,.0f}" for way in ("up", "down")),
-            "-" if layer["drift"] is None else f"{layer['drift']:.2g}",
-            _percent(layer["captured"]),
-            end_section=layer is layers[-1],
-        )
-    sums = [f"{sum(layer[way]['bytes'] for layer in layers):,.0f}" for way in ("up", "down")]
+        parts.setdefault(layer_name(layer["name"], embedding=layer["embedding"]), []).append(layer)
+    for part, members in parts.items():
+        vectors = [layer for layer in members if len(layer["shape"]) == 1]
+        alone = part in ("embedding", "other")
+        if not alone:
+            yield part, *[""] * 6
+        indent = "" if alone else "  "
+        for layer in members:
+            if layer not in vectors:
+                name = layer["name"] if alone else re.split(r"\.\d+\.", layer["name"], maxsplit=1)[-1]
+                name = name.removeprefix("model.").removesuffix(".weight")
+                yield indent + name, "x".join(map(str, layer["shape"])), _groups([layer]), *_sums([layer])
+        if vectors:
+            shape = f"{sum(layer['parameters'] for layer in vectors):,}"
+            yield f"{indent}{len(vectors)} vectors", shape, _groups(vectors), *_sums(vectors)
+
+
+def _groups(layers: Sequence[dict[str, Any]]) -> str:
+    """Numbers of the groups these tensors travel in."""
+    return "/".join(dict.fromkeys(str(layer[way]["group"] or "-") for layer in layers for way in ("up", "down")))
+
+
+def _sums(layers: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    """Bytes up and down, drift and captured share of these tensors together."""
     known = [layer for layer in layers if layer["captured"] is not None]
     energy = sum(layer["drift"] ** 2 for layer in known)
     captured = sum(layer["captured"] * layer["drift"] ** 2 for layer in known) / energy if energy else None
-    entries = f"{sum(layer['parameters'] for layer in layers):,}"
-    drift = f"{math.sqrt(energy):.2g}" if energy else "-"
-    table.add_row(f"all {len(layers)} tensors", entries, "", *sums, drift, _percent(captured))
-    return table
+    return (
+        *(f"{sum(layer[way]['bytes'] for layer in layers):,.0f}" for way in ("up", "down")),
+        f"{math.sqrt(energy):.2g}" if energy else "-",
+        _percent(captured),
+    )
 
 
 def _percent(share: float | None) -> str:
