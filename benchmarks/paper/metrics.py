@@ -101,13 +101,14 @@ def measure(run: Path, result: dict[str, Any], scorer: Any) -> dict[str, Any] | 
 
 def main(runs: Path, results: Path, model: Path | None) -> None:
     """Write what is missing."""
-    scorer = bert_scorer(model) if model else None
+    scorer = None
     for run in sorted(path.parent for path in runs.glob("*/result.json")):
         target = results / run.name / "metrics.json"
         result = json.loads((run / "result.json").read_text("utf-8"))
         known = json.loads(target.read_text("utf-8")) if target.is_file() else {}
-        if known.get("signature") == result["signature"] and (scorer is None or known["bertscore"]):
+        if known.get("signature") == result["signature"] and (model is None or known["bertscore"]):
             continue
+        scorer = scorer or (bert_scorer(model) if model else None)
         found = measure(run, result, scorer)
         if found is None:
             print(f"{run.name}: translations are not complete, left out")
