@@ -6,6 +6,7 @@ python benchmarks/paper/page.py
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -102,6 +103,19 @@ def choices() -> str:
     return table(["choice", "seeds", "NLL", "NLL of G", "BLEU", "MB up a client"], lines)
 
 
+def agreement() -> str:
+    """What one exchange does to trained clients, by ratio; empty if it was not measured."""
+    path = RESULTS / "paper" / "agreement.json"
+    if not path.is_file():
+        return ""
+    lines = []
+    for ratio, found in json.loads(path.read_text("utf-8"))["ratios"].items():
+        same, chance = (f"{100 * found[key]:.0f} %" for key in ("same_number", "same_number_by_chance"))
+        lines.append([ratio, same, chance, f"{found['mean_moved']:.2f}", f"{found['apart_after']:.2f}"])
+    heads = ("ratio", "rows with the same number", "by chance", "the mean moves by", "apart afterwards")
+    return table(heads, lines)
+
+
 def draw_curve(rows: dict[str, Row], theme: Theme, narrow: bool) -> Figure:
     """BLEU of `paper` against its ratio, between the lines of no communication and of FedAvg."""
     figure, axes = new_figure(560, 320)
@@ -139,10 +153,10 @@ def render() -> str:
         loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, keep_trailing_newline=True,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    functions = {each.__name__: each for each in (scores, costs, domains, choices, signed, spread, gain, losing)}
+    used = (scores, costs, domains, choices, agreement, signed, spread, gain, losing)
     rows = corpora["multi30k"]
     return environment.get_template("page.md.jinja").render(
-        multi30k=rows, ruen=corpora["ruen"], names=NAMES, ratios=RATIOS, **functions
+        multi30k=rows, ruen=corpora["ruen"], names=NAMES, ratios=RATIOS, **{each.__name__: each for each in used}
     )
 
 

@@ -112,6 +112,29 @@ def test_earlier_runs_stand_in_for_seeds_that_are_missing(results: Path) -> None
     assert "centroid" not in rows
 
 
+def test_what_an_exchange_does_is_shown_where_it_was_measured(results: Path) -> None:
+    assert "## Why it loses" not in page.render()
+    results.mkdir()
+    found = {"same_number": 0.12, "same_number_by_chance": 0.1, "mean_moved": 0.4, "apart_after": 1.05}
+    (results / "agreement.json").write_text(json.dumps({"run": "x", "ratios": {"0.1": found}}), "utf-8")
+    assert "| 0.1 | 12 % | 10 % | 0.40 | 1.05 |" in page.render()
+
+
+def test_one_exchange_is_measured_as_the_tests_of_the_codec_know_it() -> None:
+    import agreement
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    clients = [{"m": rng.standard_normal((50, 4)).astype(np.float32)} for _ in range(3)]
+    everything = agreement.measure(clients, 1.0)  # as many clusters as rows: the average
+    assert (everything["same_number"], everything["mean_moved"], everything["apart_after"]) == (1, 0, 0)
+    some = agreement.measure(clients, 0.1)
+    assert some["same_number"] < 0.5
+    assert some["mean_moved"] > 0.01
+    same = agreement.measure([clients[0], {"m": clients[0]["m"] + np.float32(1e-4)}, clients[0]], 0.1)
+    assert same["same_number"] > 0.9
+
+
 def test_the_figure_is_drawn_of_any_of_the_runs(results: Path, tmp_path: Path) -> None:
     add(results, "multi30k-paper-01-seed1", 15.0)
     rows = record.load("multi30k")
