@@ -29,6 +29,7 @@ def test_here_everything_a_run_needs_is_found(cli: Cli) -> None:
     assert {"python", "trustformer", "packages", "torch", "threads", "disk", "corpora", "SGX", "ports"} <= found.keys()
     assert f"numpy {version('numpy')}" in found["packages"]["found"]
     assert WIRE_VERSION in found["trustformer"]["found"]
+    assert all(f"{extra}" in found["extras"]["found"] for extra in ("flower", "dp: opacus", "hf: datasets"))
     real = all(Path(device).exists() for device in doctor.SGX_DEVICES)
     assert ("simulated" in found["SGX"]["found"]) != real
     code, shown, _ = cli("doctor")

@@ -22,8 +22,10 @@ OLDEST_PYTHON = (3, 11)
 DISK_NEEDED, DISK_WANTED = 0.5e9, 5e9
 """Bytes. A run of three clients of the preset tiny keeps 0.1 GB, one of `base` 4 GB."""
 SGX_DEVICES = ("/dev/sgx_enclave", "/dev/sgx_provision")
-PORTS = (9091, 9092, 9093)
-"""Ports of a Flower SuperLink by default."""
+PORTS = (9443,)
+"""Where `trustformer serve` listens by default."""
+EXTRAS = {"flower": "deployments", "dp": "differential privacy", "hf": "Hugging Face data sets"}
+"""Extras that a user may want, and what for."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ def examine() -> list[Finding]:
         _python(),
         Finding("trustformer", "ok", f"{version('trustformer')}, wire format {WIRE_VERSION}"),
         *_packages(),
+        _extras(),
         _torch(),
         _threads(),
         _disk(Path.cwd()),
@@ -84,6 +87,24 @@ def _packages() -> Iterator[Finding]:
     yield Finding("packages", "ok", ", ".join(good))
 
 
+def _extras() -> Finding:
+    """Say which optional packages are there; a wrong version of one is worth a note."""
+    found, wrong = [], []
+    for extra, purpose in EXTRAS.items():
+        for wanted in map(Requirement, requires("trustformer") or []):
+            if wanted.marker is None or not wanted.marker.evaluate({"extra": extra}):
+                continue
+            try:
+                have = version(wanted.name)
+            except PackageNotFoundError:
+                found.append(f"{extra} (for {purpose}) not installed")
+                continue
+            found.append(f"{extra}: {wanted.name} {have}")
+            if not wanted.specifier.contains(have, prereleases=True):
+                wrong.append(f"pip install '{wanted.name}{wanted.specifier}'")
+    return Finding("extras", "note" if wrong else "ok", "; ".join(found), ", ".join(wrong))
+
+
 def _torch() -> Finding:
     try:
         import torch
@@ -93,8 +114,8 @@ def _torch() -> Finding:
         return Finding("torch", "fix", str(error).splitlines()[0], "install torch again for this platform: pytorch.org")
     if product != 64**3:
         return Finding("torch", "fix", f"a product of ones sums to {product:g}", "another build of torch is needed")
-    device = f"{torch.cuda.device_count()} CUDA devices seen" if torch.cuda.is_available() else "no CUDA device"
-    return Finding("torch", "ok", f"computes; {device}; runs use the CPU")
+    device = "a CUDA device, used by default" if torch.cuda.is_available() else "no CUDA device: runs use the CPU"
+    return Finding("torch", "ok", f"computes; {device}")
 
 
 def _threads() -> Finding:
@@ -153,6 +174,11 @@ def _ports() -> Finding:
                 taken.append(str(port))
     if taken:
         return Finding(
-            "ports", "note", f"in use: {', '.join(taken)}", "Flower needs others then; runs on one machine none"
+            "ports",
+            "note",
+            f"in use: {', '.join(taken)}",
+            "trustformer init-federation --address HOST:PORT names another",
         )
-    return Finding("ports", "ok", f"{', '.join(map(str, PORTS))} (Flower's) are free; runs on one machine need none")
+    return Finding(
+        "ports", "ok", f"{', '.join(map(str, PORTS))} is free, for trustformer serve; runs on one machine need none"
+    )
