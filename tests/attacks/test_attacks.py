@@ -14,6 +14,7 @@ import pytest
 from trustformer.attacks.membership import lira
 from trustformer.attacks.scores import auc, separation, true_positives
 from trustformer.cli import main
+from trustformer.models.seq2seq import PRESETS
 
 Run = Callable[..., dict[str, Any]]
 
@@ -76,3 +77,27 @@ def test_a_run_without_messages_is_refused(tiny_run: Run, tmp_path: Path, capsys
     assert "record_messages" not in (tmp_path / "run" / "config.toml").read_text("utf-8")
     assert main(["attack", str(tmp_path / "run")]) == 2
     assert "record_messages=true" in capsys.readouterr().err
+
+
+def test_all_attacks_run_on_a_model_with_one_layer_a_side(recorded: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["attack", str(recorded), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert list(report["attacks"]) == ["tokens", "sentences", "membership", "inversion", "sizes"]
+    assert (report["skipped"], report["privacy"]) == ({}, None)
+
+
+def test_an_attack_that_is_not_possible_leaves_the_others(
+    tiny_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A client's sentences have more tokens than a model of width 4 can tell apart."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PRESETS, "tiny", {"d_model": 4, "layers": 1, "heads": 2, "ffn": 8})
+        tiny_run(tmp_path / "run", "record_messages=true", "rounds=1")
+        assert main(["attack", str(tmp_path / "run")]) == 0
+        out = " ".join(capsys.readouterr().out.split())
+        assert "sentences skipped" in out
+        assert "fewer tokens than the model is wide" in out
+        assert "nothing bounds what its results tell" in out
+        assert "Membership" in out
+        assert main(["attack", str(tmp_path / "run"), "--attack", "sentences"]) == 2
+        assert "fewer tokens" in capsys.readouterr().err

@@ -1,40 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tokens and whole sentences from the gradients of query projections (DAGER, Petrov et al., arXiv 2405.15586).
+"""Tokens and whole sentences from the gradients of linear layers (DAGER, Petrov et al., arXiv 2405.15586).
 
 Adapted to an encoder-decoder. The first self-attention of each side is given sqrt(D) E[token] + P[position], so a token
 was in the batch if that lies in the row space of its query gradient (`RowSpace`). The cross-attention of the first
 decoder layer is given what depends on the target up to a position and on nothing else, not even the source: its
-gradient decides every next token, and target sentences are read from left to right. What the second encoder layer is
-given depends on the whole source sentence, so source sentences are searched: position by position the token that brings
-all inputs closest to the row space, until all lie in it. (The paper enumerates here; we descend.)
+gradient decides every next token, and target sentences are read from left to right. What the encoder's layers are given
+depends on the whole source sentence; source sentences are searched for (`sources`, where the paper enumerates).
 
-Positions are fixed and additive: with (a, 1), (a, 2) and (b, 1) in a span (b, 2) is, too. So the first layer
-tells which tokens there were, and the second one where.
+Positions are fixed and additive: with (a, 1), (a, 2) and (b, 1) in a span (b, 2) is, too. So the first layer tells
+which tokens there were, and a later one where: the input of a feed-forward layer. Its gradient separates true inputs
+from rounding a hundred times better than that of the next queries, and behind one feed-forward layer nothing is
+additive.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from copy import deepcopy
 
 import numpy as np
 import torch
 
+from trustformer.attacks.sources import Report, Sentence, SourceSearch
 from trustformer.attacks.spans import RowSpace
 from trustformer.codec.weights import Weights
 from trustformer.errors import ConfigError
 from trustformer.models.seq2seq import Model, set_weights
 
-Report = Callable[[int, int], None]
-Sentence = tuple[int, ...]
-
-TOLERANCES = {"source": 5e-3, "target": 5e-3, "source 2": 3e-4, "target 2": 3e-5}
-"""Largest distance of what counts as in a span. Measured on `tiny` with up to 110 tokens: true inputs end at
-2e-4, 2e-5, 2e-4 and 2e-5; others begin at 0.1, 0.1, 4e-3 and 1e-4, with single ones between in the fullest batches."""
+TOLERANCES = {"source": 5e-3, "target": 5e-3, "target 2": 3e-5}
+"""Largest distance of what counts as in a span. Measured on `tiny` with up to 110 tokens: true inputs end at 2e-4, 2e-5
+and 2e-5; others begin at 0.1, 0.1 and 1e-4, with single ones between in the fullest batches."""
 _BEAM = 64
 """Most prefixes kept at a position."""
-_SWEEPS = 12
-_CONTEXTS = 8
+_DEEP = 1
+"""Encoder layer, from 0, whose feed-forward gradient places tokens; the last one in a shallower encoder."""
 
 
 class Dager:
@@ -46,26 +44,26 @@ class Dager:
         gradient: dL/dW by tensor name, or anything that may hold one, such as a drift.
 
     Raises:
-        ConfigError: the model has one encoder layer.
+        ConfigError: the model is no Marian model, so that its layers are not these.
     """
 
     def __init__(self, model: Model, weights: Weights, gradient: Weights) -> None:
-        if model.config.encoder_layers < 2:
-            raise ConfigError("DAGER needs a second encoder layer", "attack a run of a model with two layers or more")
+        if model.config.model_type != "marian":
+            raise ConfigError(f"DAGER reads models of the type marian, and this is {model.config.model_type}")
         set_weights(model, weights)
         self._model = deepcopy(model).eval().double().requires_grad_(False)
         inner = self._model.model
-        self._encoder, self._decoder = inner.encoder.layers[0], inner.decoder.layers[0]
+        self._decoder, self._deep = inner.decoder.layers[0], min(_DEEP, len(inner.encoder.layers) - 1)
         self._E_VD = inner.shared.weight * inner.encoder.embed_scale
         self._P_LD = inner.encoder.embed_positions.weight
         self._pad, self._end = self._model.config.pad_token_id, self._model.config.eos_token_id
         names = {
-            "source": "encoder.layers.0.self_attn",
-            "source 2": "encoder.layers.1.self_attn",
-            "target": "decoder.layers.0.self_attn",
-            "target 2": "decoder.layers.0.encoder_attn",
+            "source": "encoder.layers.0.self_attn.q_proj",
+            "source 2": f"encoder.layers.{self._deep}.fc1",
+            "target": "decoder.layers.0.self_attn.q_proj",
+            "target 2": "decoder.layers.0.encoder_attn.q_proj",
         }
-        self._spaces = {key: RowSpace.of(gradient[f"model.{name}.q_proj.weight"]) for key, name in names.items()}
+        self._spaces = {key: RowSpace.of(gradient[f"model.{name}.weight"]) for key, name in names.items()}
 
     def exact(self, side: str) -> bool:
         """Whether the first layer's gradient of a side has a null space at all."""
@@ -126,75 +124,17 @@ class Dager:
     def sources(
         self, count: int, attempts: int, rng: np.random.Generator, report: Report | None = None
     ) -> list[Sentence]:
-        """Return source sentences with their end token that explain the second layer's gradient.
+        """Return source sentences with their end token that explain the feed-forward gradient.
 
         Args:
             count: how many there are: as many as target sentences were found.
-            attempts: searches from different starts for each.
-            rng: of the starts.
-            report: called with attempts done and in all.
+            attempts: starts of a search.
+            rng: of contexts that are guessed.
+            report: called with steps done and in all.
         """
         tokens, space = self.tokens("source"), self._spaces["source 2"]
         if not tokens or not count or space.full or self._end not in tokens:
             return []
-        near_LT, ends = self._shortlist(tokens, 2 * count + 2, rng)
-        found: list[Sentence] = []
-        for attempt in range(attempts * count):
-            sentence, distance = self._descend(ends[attempt % len(ends)] + 1, near_LT, rng)
-            if distance < TOLERANCES["source 2"] and sentence not in found:
-                found.append(sentence)
-            if report is not None:
-                report(attempt + 1, attempts * count)
-            if len(found) == count:
-                break
-        return found
-
-    def _shortlist(self, tokens: list[int], size: int, rng: np.random.Generator) -> tuple[list[list[int]], list[int]]:
-        """Likely tokens of each position, by their distance among random others, and likely positions of the end."""
-        length = min(len(self._P_LD), self._spaces["source"].rank + 1)
-        scores_LT = np.zeros((length, len(tokens)))
-        rows_T = np.arange(len(tokens))
-        for _ in range(_CONTEXTS):
-            places = (rows_T[:, None] + rng.integers(len(tokens), size=length)) % len(tokens)  # every token everywhere
-            distances = self._distances(np.array(tokens)[places])
-            for position in range(length):
-                scores_LT[position, places[:, position]] += distances[:, position]
-        near = [[tokens[i] for i in np.argsort(row)[:size]] for row in scores_LT]
-        ends = np.argsort(scores_LT[1:, tokens.index(self._end)])[:size] + 1
-        return near, [int(end) for end in ends]
-
-    def _distances(self, ids_NL: np.ndarray) -> np.ndarray:
-        """How far the second layer's input is from its span at every position of every sentence, (N, L)."""
-        X_NLD = self._E_VD[torch.from_numpy(ids_NL)] + self._P_LD[: ids_NL.shape[1]]
-        hidden_NLD = self._encoder(X_NLD, None)
-        distances: np.ndarray = self._spaces["source 2"].distances(hidden_NLD.flatten(0, 1)).view(ids_NL.shape).numpy()
-        return distances
-
-    def _descend(self, length: int, near: list[list[int]], rng: np.random.Generator) -> tuple[Sentence, float]:
-        """Coordinate descent from a random start, then exchanges of two tokens, until neither helps.
-
-        Returns a sentence and the largest distance of its positions.
-        """
-        ids = np.array([near[position][rng.integers(len(near[position]))] for position in range(length)])
-        ids[-1] = self._end
-        pairs = [(i, j) for i in range(length - 1) for j in range(i)]
-        best, before = np.inf, np.inf
-        for _ in range(_SWEEPS):
-            for position in rng.permutation(length - 1):
-                trial = np.repeat(ids[None], len(near[position]), 0)
-                trial[:, position] = near[position]
-                best, ids = self._better(trial, best, ids)
-            if best > 0.9 * before and pairs:
-                trial = np.repeat(ids[None], len(pairs), 0)
-                for row, (i, j) in zip(trial, pairs, strict=True):
-                    row[[i, j]] = row[[j, i]]
-                best, ids = self._better(trial, best, ids)
-            if best >= before or best < TOLERANCES["source 2"] ** 2 / length:
-                break
-            before = best
-        return tuple(int(i) for i in ids), float(self._distances(ids[None]).max())
-
-    def _better(self, trial: np.ndarray, best: float, ids: np.ndarray) -> tuple[float, np.ndarray]:
-        """The best of the trials and of what there was."""
-        totals = np.square(self._distances(trial)).mean(1)
-        return (float(totals.min()), trial[totals.argmin()]) if totals.min() < best else (best, ids)
+        nearest_L = self._grid("source")[:, tokens].min(1).values
+        search = SourceSearch(self._model, self._deep, space, tokens, rng)
+        return search.find(count, attempts, int((nearest_L < TOLERANCES["source"]).sum()), report)

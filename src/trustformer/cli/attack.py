@@ -60,10 +60,12 @@ def _run(options: argparse.Namespace) -> int:
 def _show(report: dict[str, Any]) -> None:
     from rich.console import Console
 
-    from trustformer.reports.attacks import attack_tables
+    from trustformer.reports.attacks import attack_notes, attack_tables
 
     console = Console()
     for table in attack_tables(report):
         console.print(table.rich())
         console.print(table.note, highlight=False)
         console.print()
+    for note in attack_notes(report):
+        console.print(note, highlight=False)

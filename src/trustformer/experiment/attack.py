@@ -41,20 +41,31 @@ def attack(run: Path, names: Sequence[str], adversaries: Sequence[Adversary], re
         reporter: shows progress.
 
     Returns:
-        The run's signature and, by attack, one row a figure; every row names its adversary.
+        The run's signature and privacy, by attack one row a figure, each naming its adversary, and under `skipped` why
+        an attack was not possible on this run.
 
     Raises:
-        ConfigError: no such run, no recorded messages, or none of the attacks is open to these adversaries.
+        ConfigError: no such run, no recorded messages, or none of the attacks is possible.
     """
     audited = load_audited(run)
     torch.set_num_threads(audited.config.threads)
-    report: dict[str, Any] = {"run": audited.signature, "attacks": {}}
+    privacy = asdict(audited.prepared.guarantee) if audited.prepared.guarantee else None
+    report: dict[str, Any] = {"run": audited.signature, "privacy": privacy, "attacks": {}, "skipped": {}}
     for name in names:
         possible, function = ATTACKS[name]
         chosen = [adversary for adversary in adversaries if adversary in possible]
-        if chosen:
-            reporter.note(f"{name}, as {', '.join(chosen)}")
+        if not chosen:
+            continue
+        reporter.note(f"{name}, as {', '.join(chosen)}")
+        try:
             report["attacks"][name] = function(audited, chosen, reporter)
+        except ConfigError as error:
+            if len(names) == 1:
+                raise
+            report["skipped"][name] = str(error)
+            reporter.note(f"{name} skipped: {error}")
+    if not report["attacks"] and report["skipped"]:
+        raise ConfigError(f"no attack is possible on {run}: {next(iter(report['skipped'].values()))}")
     if not report["attacks"]:
         raise ConfigError(
             f"{', '.join(names)}: nothing for --as {', '.join(adversaries)} to attack",

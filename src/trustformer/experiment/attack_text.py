@@ -25,7 +25,7 @@ from trustformer.training import LocalTrainer
 Rows = list[dict[str, Any]]
 
 _SPECIAL = {PAD_ID, EOS_ID}
-_PROBES = ((1, 4), (2, 3), (4, 2))
+_PROBES = ((1, 4), (2, 3), (4, 3))
 """Sentences of a probe, and how many probes of that size."""
 _ATTEMPTS = 4
 
@@ -120,28 +120,28 @@ def _probes(audited: Audited, reporter: Reporter) -> Iterable[tuple[int, str, We
     private = next(iter(prepared.clients.values()))
     width = prepared.model.config.d_model
     weights, trainer = prepared.start, LocalTrainer(prepared.model, audited.config.train)
-    total = sum(draws for _, draws in _PROBES)
-    done = 0
-    for size, draws in _PROBES:
-        for _ in range(draws):
-            examples = _draw(private, size, width, rng)
-            smoothing = audited.config.train.label_smoothing
-            told = {"FedSGD gradient": gradient(prepared.model, weights, examples, smoothing)}
-            told |= messages({message_name(audited): prepared.method}, weights, local_epoch(trainer, weights, examples))
-            for message, drift in told.items():
-                yield size, message, weights, drift, examples
-            done += 1
-            reporter.progress("probes", done, total, "batches")
+    batches = [examples for size, draws in _PROBES for examples in _draws(private, size, draws, width, rng)]
+    if not batches:
+        raise ConfigError(f"no sentence of client text has fewer tokens than the model is wide ({width})")
+    for done, examples in enumerate(batches):
+        told = {"FedSGD gradient": gradient(prepared.model, weights, examples, audited.config.train.label_smoothing)}
+        told |= messages({message_name(audited): prepared.method}, weights, local_epoch(trainer, weights, examples))
+        for message, drift in told.items():
+            yield len(examples), message, weights, drift, examples
+        reporter.progress("probes", done + 1, len(batches), "batches")
 
 
-def _draw(private: Sequence[Example], size: int, width: int, rng: np.random.Generator) -> list[Example]:
-    """Sentences of one client with fewer tokens a side than the model is wide."""
-    order = rng.permutation(len(private)).tolist()
-    for start in range(0, len(order) - size + 1, size):
-        chosen = [private[i] for i in order[start : start + size]]
-        if max(sum(len(e.source) for e in chosen), sum(len(e.target) for e in chosen)) < width:
-            return chosen
-    raise ConfigError(f"client text has no {size} sentences with fewer tokens than the model is wide ({width})")
+def _draws(
+    private: Sequence[Example], size: int, draws: int, width: int, rng: np.random.Generator
+) -> Iterable[list[Example]]:
+    """Batches of one client's sentences with fewer tokens a side than the model is wide; fewer where there are none."""
+    for _ in range(draws):
+        order = rng.permutation(len(private)).tolist()
+        for start in range(0, len(order) - size + 1, size):
+            chosen = [private[i] for i in order[start : start + size]]
+            if max(sum(len(e.source) for e in chosen), sum(len(e.target) for e in chosen)) < width:
+                yield chosen
+                break
 
 
 def message_name(audited: Audited) -> str:

@@ -71,7 +71,10 @@ def gain(run: Path, local: Path | None, reporter: Reporter) -> dict[str, Any]:
         lines = systems | _of_client(client, directory, local, len(test))
         folder = Path(config.clients.folders[index]).name if config.clients.folders else None
         clients.append({"client": client, "folder": folder, **_scores(lines, test, chosen, weights, config.seed)})
-    report = {"run": result["signature"], "local": local is not None, "part": _part(config, test), "clients": clients}
+    report = {
+        **{"run": result["signature"], "local": local is not None, "part": _part(config, test)},
+        **{"privacy": result.get("privacy"), "clients": clients},
+    }
     directory.write_json("gain.json", report)
     return report
 

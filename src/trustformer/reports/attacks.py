@@ -10,6 +10,8 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from trustformer.reports.tables import epsilon
+
 Row = dict[str, Any]
 
 
@@ -36,6 +38,16 @@ class AttackTable:
         rule = "|" + "|".join(" --- " if index < 2 else " ---: " for index in range(len(self.columns))) + "|"
         lines = [f"| {' | '.join(self.columns)} |", rule, *(f"| {' | '.join(row)} |" for row in self.rows)]
         return "\n".join([*lines, "", self.note])
+
+
+def attack_notes(report: dict[str, Any]) -> list[str]:
+    """Return what the run promises, and why an attack was skipped."""
+    promised = epsilon(report["privacy"])
+    known = "nothing bounds what its results tell" if promised in ("-", "∞") else "bounds what its results tell"
+    return [
+        f"ε of this run: {promised} ({known})",
+        *(f"{name} skipped: {why}" for name, why in report["skipped"].items()),
+    ]
 
 
 def attack_tables(report: dict[str, Any]) -> list[AttackTable]:

@@ -8,6 +8,8 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from trustformer.reports.tables import epsilon
+
 _NAMES = {"bleu": "BLEU", "chrf": "chrF"}
 _SYSTEMS = ("before", "local", "own", "common")
 _COLUMNS = ("before", "local", "own", "G", "own - local", "G - local")
@@ -17,7 +19,8 @@ def gain_tables(report: dict[str, Any]) -> list[Table]:
     """Return a table a metric, a row a client."""
     tables = []
     for metric, name in _NAMES.items():
-        table = Table(title=f"{name} on {report['part']}", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+        title = f"{name} on {report['part']}; ε {epsilon(report.get('privacy'))}"
+        table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
         for column in ("client", "pairs", *_COLUMNS):
             table.add_column(column, justify="left" if column == "client" else "right", no_wrap=True)
         for client in report["clients"]:
