@@ -99,5 +99,14 @@ dp: setup
 	@for name in dp dp_bytes dp_records; do $(BIN)/python benchmarks/keep.py runs/$$name benchmarks/results/$$name; done
 	@$(BIN)/python benchmarks/dp_table.py
 
+# What messages leak (docs/privacy.md): small audited runs, attacked as every adversary; a quarter of an hour on one core.
+ATTACKED := fedavg codebook partition paper sizes
+attack: setup
+	@for name in $(ATTACKED); do $(BIN)/trustformer run benchmarks/configs/attack/$$name.toml \
+		--out runs/attack/$$name --resume && $(BIN)/trustformer attack runs/attack/$$name \
+		--attack $$(test $$name = sizes && echo sizes || echo all) || exit 1; done
+	@$(BIN)/python benchmarks/keep.py runs/attack benchmarks/results/attack
+	@$(BIN)/python benchmarks/attack_table.py
+
 clean:
 	rm -rf $(VENV) build dist site src/*.egg-info

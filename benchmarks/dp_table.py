@@ -47,7 +47,7 @@ def replaced(page: str, name: str, text: str) -> str:
     start, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
     before, _, rest = page.partition(start)
     _, _, after = rest.partition(end)
-    assert after, f"{PAGE.name} has no marks of {name}"
+    assert after, f"the page has no marks of {name}"
     return before + start + text + end + after
 
 

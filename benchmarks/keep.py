@@ -15,7 +15,7 @@ from trustformer.reports.sections import SENTENCES
 from trustformer.reports.tables import spread
 
 TABLES = ("table.md", "table.json", "summary.json")
-KEPT = ("config.toml", "environment.json", "result.json", "rounds.jsonl", "layers.json")
+KEPT = ("config.toml", "environment.json", "result.json", "rounds.jsonl", "layers.json", "attack.json")
 
 
 def keep(source: Path, target: Path, tables: Sequence[str] = TABLES) -> None:
