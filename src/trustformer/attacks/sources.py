@@ -182,7 +182,8 @@ class SourceSearch:
             inputs_LKD = layer.self_attn_layer_norm(hidden_LKD)
             scale_LK1 = hidden_LKD.std(-1, unbiased=False, keepdim=True)
             hidden_LKD = inputs_LKD if layer is self._layers[-1] else _feed_forward(layer, inputs_LKD)
-        return scale_LK1 * (inputs_LKD @ self._space.complement.T)
+        lack_LKC: torch.Tensor = scale_LK1 * (inputs_LKD @ self._space.complement.T)
+        return lack_LKC
 
 
 def _feed_forward(layer: Model, inputs: torch.Tensor) -> torch.Tensor:

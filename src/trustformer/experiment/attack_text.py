@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from trustformer.attacks.dager import Dager, Sentence
+from trustformer.attacks.dager import Dager
 from trustformer.attacks.probe import gradient, local_epoch, messages
 from trustformer.attacks.rows import embedding_of, token_scores, whose
 from trustformer.attacks.scores import Floats, Ranking, ranking
+from trustformer.attacks.sources import Sentence
 from trustformer.attacks.view import Adversary, as_client, as_enclave
 from trustformer.codec.weights import Weights
 from trustformer.data.batches import Example
