@@ -24,7 +24,7 @@ DISK_NEEDED, DISK_WANTED = 0.5e9, 5e9
 SGX_DEVICES = ("/dev/sgx_enclave", "/dev/sgx_provision")
 PORTS = (9443,)
 """Where `trustformer serve` listens by default."""
-EXTRAS = {"flower": "deployments", "dp": "differential privacy", "hf": "Hugging Face data sets"}
+EXTRAS = {"flower": "deployments", "dp": "privacy", "hf": "Hugging Face data sets", "lora": "adapters"}
 """Extras that a user may want, and what for."""
 
 
