@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= runs/demo
 
-.PHONY: help setup check test demo docs results paper paper-runs paper-scores paper-page dp figures wheel-check clean
+.PHONY: help setup check test demo docs families results paper paper-runs paper-scores paper-page dp figures wheel-check clean
 
 help:
 	@echo "make demo    set up, then train local, fedavg and centroid on synthetic sentences and compare them"
@@ -53,6 +53,10 @@ results: setup
 # The README's figure and the picture of its report, from the recorded comparison; the picture takes a Chromium.
 figures: setup
 	@$(BIN)/python benchmarks/figures.py benchmarks/results/multi30k docs/images
+
+# docs/families.md: a small run of every model family and method, one seed; what is recorded is not run again.
+families: setup
+	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/families.py run
 
 # docs/paper.md: runs (many hours on 2 cores; what is finished is not run again), scores of translations, the page.
 # BERT=FOLDER names a model for BERTScore; PAPER the folders of finished runs.

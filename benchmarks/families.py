@@ -10,17 +10,18 @@ by each of METHODS.
 import argparse
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from keep import keep
-from trustformer.experiment.config import load_config
-from trustformer.reports.task_tables import columns, rows
 
-ROOT = Path(__file__).parents[1]
+from trustformer.experiment.config import load_config
+from trustformer.experiment.reporter import PlainReporter
+from trustformer.experiment.runner import run as federate
+from trustformer.reports.task_tables import NOTE, columns, rows
+
+ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "configs" / "families"
 RUNS = ROOT / "runs" / "families"
 RESULTS = ROOT / "benchmarks" / "results" / "families"
@@ -34,7 +35,7 @@ TASKS = {
     "masked-lm": ("Hidden tokens", ("bert", "distilbert")),
     "classification": ("Nine domain labels", ("bert-labels", "distilbert-labels")),
 }
-ADAPTERS = ("local_lora", "fedavg", "centroid", "lora_fedavg", "ffa_lora", "lora_centroid", "lora_centroid_small")
+ADAPTERS = ("local_lora", "fedavg", "centroid", "lora_fedavg", "ffa_lora", "lora_centroid")
 
 Result = dict[str, Any]
 
@@ -55,11 +56,81 @@ def jobs(names: Sequence[str], seeds: Sequence[int]) -> Iterator[tuple[Path, str
 
 def run(names: Sequence[str], seeds: Sequence[int]) -> None:
     """Run what is missing, one at a time, and keep each record as it is finished."""
-    environment = os.environ | {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    os.chdir(ROOT)  # the configs name the model of base.toml by a relative path
     for path, name, values in jobs(names, seeds):
         if (RESULTS / name / "result.json").is_file() and name != "base-seed1":  # its model is needed, not the record
             continue
-        settings = [part for value in values for part in ("--set", value)]
-        command = ["run", str(path), *settings, "--out", str(RUNS / name), "--resume"]
-        subprocess.run([sys.executable, "-m", "trustformer", *command], check=True, env=environment, cwd=ROOT)
+        print(name, flush=True)
+        federate(load_config(path, values), RUNS / name, PlainReporter(), resume=True)
         keep(RUNS, RESULTS)
+
+
+def recorded(pattern: str) -> list[Result]:
+    """Results of the recorded runs whose names match, by name; empty while there are none."""
+    return [json.loads(path.read_text("utf-8")) for path in sorted(RESULTS.glob(f"{pattern}/result.json"))]
+
+
+def family_table(names: Sequence[str]) -> str:
+    """One row a model and method: mean over seeds, with the standard deviation of several."""
+    lines: list[tuple[str, ...]] = []
+    for name in names:
+        results = [result for method in METHODS for result in recorded(f"{name}-{method}-seed*")]
+        if not results:
+            continue
+        shown = NAMES[name.removesuffix("-labels")]
+        lines = lines or [("model", *columns(results), "parameters")]
+        lines += [(shown, *row, f"{results[0]['parameters']:,}") for row in rows(results)]
+    return markdown(lines)
+
+
+def adapter_table() -> str:
+    """One row a config of the adapters."""
+    lines: list[tuple[str, ...]] = []
+    for name in ADAPTERS:
+        results = recorded(f"lora-{name}-seed*")
+        if results:
+            lines = lines or [("config", *columns(results)[:-1], "trained parameters")]
+            cells = rows(results)[0][:-1]
+            lines.append((f"`{name}`", *cells, f"{results[0]['parameters']:,}"))
+    return markdown(lines)
+
+
+def markdown(lines: Sequence[Sequence[str]]) -> str:
+    """A table whose first row is the heading."""
+    if not lines:
+        return "No run is recorded yet."
+    rule = "|" + " --- |" * 2 + " ---: |" * (len(lines[0]) - 2)
+    head, *body = (f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join([head, rule, *body])
+
+
+def hardware() -> str:
+    """Processor and device of the recorded runs, once each."""
+    seen = [json.loads(path.read_text("utf-8")) for path in sorted(RESULTS.glob("*/environment.json"))]
+    return "; ".join(sorted({f"{one['processor'] or 'unnamed processor'}, {one['cores']} cores" for one in seen}))
+
+
+def page() -> str:
+    """The page from template and records."""
+    values = {f"table:{task}": f"### {title}\n\n{family_table(names)}" for task, (title, names) in TASKS.items()}
+    base = recorded("base-seed1")
+    values |= {"table:adapters": adapter_table(), "note": NOTE, "hardware": hardware()}
+    values["base"] = f"{base[0]['perplexity']:.0f}" if base else "not recorded"
+    text = (ROOT / "benchmarks" / "families_page.md").read_text("utf-8")
+    for key, value in values.items():
+        assert f"{{{key}}}" in text, key
+        text = text.replace(f"{{{key}}}", value)
+    return text
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("run", "page"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1])
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="NAME", help="configs by name; `lora` for the adapters"
+    )
+    options = parser.parse_args()
+    if options.what == "run":
+        run(options.only, options.seeds)
+    PAGE.write_text(page(), "utf-8")

@@ -174,14 +174,14 @@ def trainer_names(tmp_path: Path) -> dict[str, Any]:
     pytest.importorskip("accelerate", reason="needs the extra trainer")
     from transformers import BertConfig, TrainingArguments
 
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
     rng = np.random.default_rng(0)
-    texts = [[rng.integers(0, 50, 8).tolist() for _ in range(16)] for _ in range(2)]
+    texts = [[rng.integers(0, 400, 8).tolist() for _ in range(64)] for _ in range(2)]
     return {
-        "config": BertConfig(vocab_size=50, max_position_embeddings=16, **sizes),
+        "config": BertConfig(vocab_size=400, max_position_embeddings=16, **sizes),
         "arguments": TrainingArguments(
-            str(tmp_path / "out"), num_train_epochs=2, per_device_train_batch_size=8, save_strategy="no",
-            report_to=[], disable_tqdm=True, use_cpu=True,
+            str(tmp_path / "out"), num_train_epochs=2, per_device_train_batch_size=8, learning_rate=1e-2,
+            save_strategy="no", report_to=[], disable_tqdm=True, use_cpu=True,
         ),
         "corpora": [[{"input_ids": ids, "labels": ids[0] % 2} for ids in rows] for rows in texts],
     }  # fmt: skip
@@ -200,9 +200,9 @@ def test_the_pages_trainers_exchange_after_every_epoch(
         sum(float(np.square(values - common[name]).sum()) for name, values in get_weights(model).items())
         for model in models
     ]
-    assert min(drifts) > 0  # what a message did not express
     sizes = sum(float(np.square(values).sum()) for values in common.values())
-    assert max(drifts) < 0.01 * sizes
+    assert min(drifts) > 1e-3  # what a message did not express
+    assert max(drifts) < 0.1 * sizes
 
 
 def test_names_are_few_sorted_and_loaded_late() -> None:
