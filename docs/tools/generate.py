@@ -22,6 +22,9 @@ from trustformer.reports.tables import note, title, visible
 
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = ROOT / "benchmarks"
+OWN_PAGES = {"families": "families.md"}
+"""Folders of results whose runs are of many kinds: a page of their own has their tables."""
+
 FIGURES = {"multi30k": ("", "![BLEU against bytes: a line for FedAvg, one for no communication](images/bleu.svg)")}
 """Pictures of recorded results."""
 WIDTH = "94"
@@ -64,9 +67,11 @@ def results_page() -> str:
     others = []
     for what, config, places, command in _recorded():
         folders = [BENCHMARKS / place for place in places if (BENCHMARKS / place).is_dir()]
-        tables = _once(line for folder in folders for line in _tables(folder))
+        own = [OWN_PAGES[folder.name] for folder in folders if folder.name in OWN_PAGES]
+        tables = [] if own else _once(line for folder in folders for line in _tables(folder))
         if not tables:
-            others.append(f"| {what} | {', '.join(f'`benchmarks/{place}`' for place in places)} | `{command}` |")
+            where = [f"[{page}]({page})" for page in own] or [f"`benchmarks/{place}`" for place in places]
+            others.append(f"| {what} | {', '.join(where)} | `{command}` |")
             continue
         files = f"Configs: {config}. " if config else ""
         reports = [folder for folder in folders if (folder / "report.html").is_file()]
