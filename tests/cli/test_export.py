@@ -121,6 +121,7 @@ def test_every_family_is_exported_for_a_process_without_us(
         card = (tmp_path / name / "README.md").read_text("utf-8")
         headline = result["metrics"][0]
         assert METRICS[headline].show(result[f"{headline}_common"]) in card
+        assert ("adapters of rank 4" in card) == bool(rank)
         assert (tmp_path / name / "generation_config.json").exists() == (task in ("translation", "causal-lm"))
     done = _without_us(WITHOUT_US, tmp_path, "")
     assert done.returncode == 0, done.stderr

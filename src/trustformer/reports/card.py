@@ -112,12 +112,16 @@ def _training(config: Config, result: dict[str, Any]) -> str:
         ("clients", f"{result['clients']}, {split}"),
         ("rounds", f"{result['rounds']} of {config.train.local_epochs} local epoch(s)"),
         ("method", " ".join(filter(None, (result["method"], result["variant"])))),
-        ("trained parameters", f"{result['parameters']:,}"),
+        ("trained parameters", f"{result['parameters']:,}{_adapters(config)}"),
         ("bytes sent by a client a round", _bytes(result, "up")),
         ("bytes sent to a client a round", _bytes(result, "down")),
         ("run", f"`{result['signature']}`"),
     ]
     return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows)])
+
+
+def _adapters(config: Config) -> str:
+    return f", in adapters of rank {config.model.lora_rank}, merged here" if config.model.lora_rank else ""
 
 
 def _bytes(result: dict[str, Any], direction: str) -> str:
