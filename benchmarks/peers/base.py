@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trustformer.aggregation import WeightedMean
+from trustformer.codec.rates import join, pieces
 from trustformer.codec.weights import Weights, dense_layout, specs_of
 from trustformer.message import Layout, Reader, TensorSpec, enc
 from trustformer.vq import decode as decode_layout
@@ -117,10 +118,11 @@ class LayoutCodec(Codec):
         raise NotImplementedError
 
     def encode(self, tensors: Weights, memory: Memory, rng: np.random.Generator) -> bytes:
-        return encode_layout(self.layout(specs_of(tensors)), tensors, rng)
+        layout = self.layout(specs_of(tensors))
+        return encode_layout(layout, pieces(layout, tensors), rng)
 
     def decode(self, body: bytes, specs: Specs, memory: Memory) -> Weights:
-        return decode_layout(self.layout(specs), body)
+        return join(decode_layout(self.layout(specs), body))
 
 
 class MatrixCodec(Codec):

@@ -10,7 +10,8 @@ from openfl import OpenFL
 from quantise import Blockwise
 from sparse import TopK
 
-from trustformer.codec.weights import dense_layout, shared_layout
+from trustformer.codec.rates import rated_layout
+from trustformer.codec.weights import dense_layout
 from trustformer.errors import ConfigError
 from trustformer.message import Codebook, Layout
 
@@ -26,13 +27,13 @@ class Dense(LayoutCodec):
 
 
 class SharedCodebook(LayoutCodec):
-    """The project's codebook: matrices of one shape share it."""
+    """The project's codebook: parts of one rate share it."""
 
     def __init__(self, block: int = 8, clusters: int = 256) -> None:
         self._coding = Codebook(block, clusters)
 
     def layout(self, specs: Specs) -> Layout:
-        return shared_layout(specs, self._coding)
+        return rated_layout(specs, self._coding)
 
 
 CODECS: dict[str, type[Codec]] = {

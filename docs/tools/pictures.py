@@ -14,7 +14,8 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from trustformer.codec.drift import DriftCodec
-from trustformer.codec.weights import shared_layout, specs_of
+from trustformer.codec.rates import rated_layout
+from trustformer.codec.weights import specs_of
 from trustformer.experiment.record import RunDirectory
 from trustformer.message import Codebook
 from trustformer.reports.figures import FONT, LIGHT, Theme, new_figure, write_files
@@ -131,7 +132,7 @@ def distances() -> tuple[list[float], list[float]]:
     rng = np.random.default_rng(SEED)
     common = {"W": np.zeros((512, 512), np.float32)}
     weights = [{"W": rng.standard_normal((512, 512)).astype(np.float32)} for _ in range(CLIENTS)]
-    layout = shared_layout(specs_of(common), Codebook(8, 256))
+    layout = rated_layout(specs_of(common), Codebook(8, 256))
     codec = DriftCodec(layout, layout)
     rest = np.zeros((512, 512), np.float32)
     found = [_distance(weights, common)]

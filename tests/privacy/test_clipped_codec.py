@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from trustformer.aggregation import PrivateMean
 from trustformer.codec.clipped import ClippedCodec, clipped, norm
 from trustformer.codec.drift import DriftCodec
-from trustformer.codec.weights import Weights, dense_layout, shared_layout
+from trustformer.codec.rates import rated_layout
+from trustformer.codec.weights import Weights, dense_layout
 from trustformer.message import Codebook, Layout, TensorSpec
 from trustformer.vq import decode
 
@@ -19,8 +20,8 @@ SPECS = (TensorSpec("w", (24, 16)), TensorSpec("v", (16, 12)), TensorSpec("b", (
 LAYOUTS = {
     "fp32": dense_layout(SPECS),
     "fp16": dense_layout(SPECS, "float16"),
-    "codebook": shared_layout(SPECS, Codebook(4, 16)),
-    "every block its own": shared_layout(SPECS, Codebook(4, 256)),
+    "codebook": rated_layout(SPECS, Codebook(4, 16)),
+    "every block its own": rated_layout(SPECS, Codebook(4, 256)),
 }
 COMMON = {spec.name: np.full(spec.shape, 0.25, np.float32) for spec in SPECS}
 
@@ -69,7 +70,7 @@ def test_a_small_drift_is_coded_as_without_clipping() -> None:
 
 @pytest.mark.parametrize("only", ["w", "b"])
 def test_every_tensor_counts(only: str) -> None:
-    message = sent(LAYOUTS["codebook"], 1.0, weights(2, 9.0, only))
+    message = sent(LAYOUTS["every block its own"], 1.0, weights(2, 9.0, only))
     assert norm({only: message[only]}) == pytest.approx(norm(message), rel=1e-6)
     assert norm(message) <= 1.0
 

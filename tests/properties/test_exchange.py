@@ -25,7 +25,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trustformer.codec.drift import DriftCodec
-from trustformer.codec.weights import Weights, dense_layout, shared_layout, specs_of, weights_digest
+from trustformer.codec.rates import rated_layout
+from trustformer.codec.weights import Weights, dense_layout, specs_of, weights_digest
 from trustformer.message import Codebook
 from trustformer.vq import decode
 
@@ -79,7 +80,7 @@ def norm(weights: Weights) -> float:
 
 
 def codecs(start: Weights) -> dict[str, DriftCodec]:
-    shared = shared_layout(specs_of(start), Codebook(4, 8))
+    shared = rated_layout(specs_of(start), Codebook(4, 8))
     coarse = codebook_layout(specs_of(start), 5, 3)
     return {
         "dense": dense_codec(start),

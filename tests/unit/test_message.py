@@ -15,7 +15,8 @@ from enclave_kit import codebook_layout
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trustformer.codec.weights import dense_layout, shared_layout, weights_digest
+from trustformer.codec.rates import rated_layout
+from trustformer.codec.weights import dense_layout, weights_digest
 from trustformer.errors import MessageError
 from trustformer.message import (
     MAX_ENTRIES,
@@ -176,7 +177,7 @@ def test_layouts_come_back_and_equal_bytes_mean_equal_layouts(tensors: list[str]
     rng = np.random.default_rng(seed)
     specs = [TensorSpec(name, tuple(map(int, rng.integers(1, 9, rng.integers(1, 5))))) for name in tensors]
     layouts = [dense_layout(specs), dense_layout(specs, "float16"), codebook_layout(specs, 3, 7)]
-    layouts += [shared_layout(specs, Codebook(8, 256)), codebook_layout(specs, 7, 3)]
+    layouts += [rated_layout(specs, Codebook(8, 256)), codebook_layout(specs, 7, 3)]
     for layout in layouts:
         assert Layout.from_bytes(layout.to_bytes()) == layout
     assert len({layout.to_bytes() for layout in layouts}) == len(set(layouts))

@@ -25,7 +25,7 @@ from enclave_kit import (
     train,
 )
 
-from trustformer.codec.weights import shared_layout
+from trustformer.codec.rates import rated_layout
 from trustformer.enclave.config import RunConfig
 from trustformer.enclave.protocol import (
     Hello,
@@ -78,7 +78,7 @@ def mutations(data: bytes, count: int, seed: int) -> Iterable[bytes]:
 
 
 SPECS = [TensorSpec("encoder.w", (6, 8)), TensorSpec("b", (7,)), TensorSpec("emb", (8, 6))]
-LAYOUT = shared_layout(SPECS, Codebook(4, 11))
+LAYOUT = rated_layout(SPECS, Codebook(4, 11))
 BODY = encode(LAYOUT, start_weights(0, {spec.name: spec.shape for spec in SPECS}), np.random.default_rng(0))
 UPDATE = Update(3, bytes(32), 77, b"\5" * 32, BODY)
 B32, ID16 = b"\7" * 32, b"\3" * 16

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trustformer.codec.fixed import Fixed
+from trustformer.codec.rates import join, pieces
 from trustformer.codec.weights import Weights
 from trustformer.message import Layout
 from trustformer.vq import decode, encode
@@ -28,7 +29,7 @@ class DriftCodec(Fixed):
 
     def encode(self, weights: Weights, common: Weights, rng: np.random.Generator) -> bytes:
         """Return the body of a client's update: its drift from the common model, coded."""
-        return encode(self.upload, {name: weights[name] - common[name] for name in weights}, rng)
+        return encode(self.upload, pieces(self.upload, {name: weights[name] - common[name] for name in weights}), rng)
 
     def adopt(self, weights: Weights, common: Weights, answer: bytes, own: bytes | None) -> tuple[Weights, Weights]:
         """Return the client's weights and the common model after an exchange.
@@ -39,8 +40,8 @@ class DriftCodec(Fixed):
             answer: body of the aggregate ē.
             own: the client's own update body if the exchange included it, else None: it then keeps its drift.
         """
-        sent = decode(self.upload, own) if own is not None else None
-        return shift(weights, common, decode(self.answer, answer), sent)
+        sent = join(decode(self.upload, own)) if own is not None else None
+        return shift(weights, common, join(decode(self.answer, answer)), sent)
 
 
 def shift(weights: Weights, common: Weights, step: Weights, sent: Weights | None) -> tuple[Weights, Weights]:

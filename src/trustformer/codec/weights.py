@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from trustformer.message import Codebook, Coding, Dense, Group, Layout, TensorSpec, digest, enc
+from trustformer.message import Dense, Group, Layout, TensorSpec, digest, enc
 
 Weights = dict[str, npt.NDArray[np.float32]]
 """Trainable tensors by name, float32, C-contiguous; tied weights occur once, frozen ones not at all."""
@@ -37,21 +37,3 @@ def energies(weights: Weights, common: Weights) -> dict[str, float]:
 def dense_layout(tensors: Sequence[TensorSpec], dtype: str = "float32") -> Layout:
     """One group of dense tensors."""
     return Layout((Group(Dense("float32" if dtype == "float32" else "float16"), tuple(tensors)),))
-
-
-def shared_layout(tensors: Sequence[TensorSpec], coding: Codebook) -> Layout:
-    """Matrices in groups that share one codebook, one-dimensional tensors as fp16.
-
-    Matrices of equal shape up to transposition share: in a Transformer these are all attention projections, all
-    feed-forward matrices, and the embedding. A codebook of its own for every matrix would be a large part of a
-    small model's message: 4 KB each at d = 8 and K = 256, as much as the codes of 32,768 entries.
-    """
-    shared: dict[tuple[int, ...], list[TensorSpec]] = {}
-    for tensor in tensors:
-        key = () if len(tensor.shape) == 1 else tuple(sorted(tensor.shape))
-        shared.setdefault(key, []).append(tensor)
-    groups = []
-    for key in sorted(shared):
-        kind: Coding = coding if key else Dense("float16")
-        groups.append(Group(kind, tuple(shared[key])))
-    return Layout(tuple(groups))

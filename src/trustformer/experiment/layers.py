@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from trustformer.codec.rates import whole_name
 from trustformer.codec.weights import Weights
 from trustformer.federation.client import Client
 from trustformer.message import Layout
@@ -25,7 +26,8 @@ def describe_layers(weights: Weights, codec: Codec | None, vocab_size: int) -> l
     Returns:
         `name`, `shape`, `parameters`, `embedding`, and for `up` and `down` its `group` (tensors of one group share a
         codebook), `coding` and `bytes` of one message; None and 0 where it does not travel. What a group shares is
-        counted to its tensors by their entries, so the bytes add up to the message's body.
+        counted to its tensors by their entries, so the bytes add up to the message's body. Of a tensor that travels in
+        pieces, group and coding are those of the last.
     """
     layouts = {"up": codec.upload, "down": codec.answer} if codec is not None else {}
     travels = {way: _travelling(layout) for way, layout in layouts.items()}
@@ -49,8 +51,9 @@ def _travelling(layout: Layout) -> dict[str, dict[str, Any]]:
         fields = {name: getattr(group.coding, name) for name in group.coding.__slots__}
         coding = " ".join([type(group.coding).__name__.lower(), *(f"{key}={value}" for key, value in fields.items())])
         for spec in group.tensors:
-            share = round(size * spec.size / entries, 1)
-            found[spec.name] = {"group": number, "coding": coding, "bytes": share}
+            name, share = whole_name(spec.name), round(size * spec.size / entries, 1)
+            earlier = found.get(name, {"bytes": 0.0})["bytes"]
+            found[name] = {"group": number, "coding": coding, "bytes": round(earlier + share, 1)}
     return found
 
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from trustformer.codec.drift import DriftCodec
 from trustformer.codec.paper import PaperCodec
 from trustformer.codec.partition import PartitionCodec
-from trustformer.codec.weights import shared_layout
+from trustformer.codec.rates import rated_layout
 from trustformer.errors import ConfigError
 from trustformer.message import Codebook, TensorSpec
 from trustformer.methods.base import Method
@@ -33,6 +33,6 @@ def build(config: MethodConfig, tensors: Sequence[TensorSpec]) -> Method:
     if config.variant == "partition":
         partition = PartitionCodec(tuple(tensors), config.ratio, config.partition)
         return Method(partition, exchanges=config.exchanges, closing_exchanges=config.closing_exchanges)
-    layout = shared_layout(tensors, Codebook(config.block, config.clusters))
+    layout = rated_layout(tensors, Codebook(config.block, config.clusters))
     drift = DriftCodec(layout, layout)
     return Method(drift, exchanges=config.exchanges, closing_exchanges=config.closing_exchanges)

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which part of a model travels how finely.
+
+The same error costs some parts of a Transformer far more than others: bits go where they count. Measured on a
+translation model in training (`benchmarks/screening/sensitivity.py`): noise on the embeddings of frequent tokens costs
+many times what it costs on a decoder's matrices, and on an encoder's next to nothing.
+
+    the first quarter of a vocabulary matrix's rows, and one-dimensional parameters   blocks of half of `block` entries
+    an encoder that stands beside a decoder          twice `block`, a quarter of the centroids
+    everything else                                  `block`
+
+Tokenizers number frequent tokens first, so the first rows are theirs. Parts of one kind share a codebook: drifts
+divided by their scale look alike all over the model, and a codebook of its own for every matrix would be a large part
+of a small model's message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from trustformer.codec.weights import Weights
+from trustformer.message import Codebook, Group, Layout, TensorSpec
+
+_TALL = 8
+"""A matrix with more rows than so many times its columns is a vocabulary's; feed-forward ones have about four times."""
+_FREQUENT = 4
+"""One in so many rows of it travels more finely."""
+
+
+def rated_layout(tensors: Sequence[TensorSpec], coding: Codebook) -> Layout:
+    """Return codebook groups; tall matrices are cut in two pieces, named `NAME[0:n]` and `NAME[n:R]`.
+
+    Args:
+        tensors: of the model.
+        coding: of most matrices.
+    """
+    fine = Codebook(max(1, coding.block // 2), coding.clusters)
+    coarse = Codebook(2 * coding.block, max(1, coding.clusters // 4))
+    beside_decoder = any("decoder" in spec.name.split(".") for spec in tensors)
+    groups: dict[str, tuple[Codebook, list[TensorSpec]]] = {
+        "frequent": (fine, []),
+        "vectors": (fine, []),
+        "encoder": (coarse, []),
+        "rest": (coding, []),
+    }
+    for spec in tensors:
+        first, rest = _cut(spec)
+        if first is not None:
+            groups["frequent"][1].append(first)
+        encoder = beside_decoder and "encoder" in spec.name.split(".")
+        groups["vectors" if len(spec.shape) == 1 else "encoder" if encoder else "rest"][1].append(rest)
+    return Layout(tuple(Group(kind, tuple(members)) for kind, members in groups.values() if members))
+
+
+def _cut(spec: TensorSpec) -> tuple[TensorSpec | None, TensorSpec]:
+    rows, *others = spec.shape
+    if len(spec.shape) != 2 or rows <= _TALL * others[0]:
+        return None, spec
+    at = -(-rows // _FREQUENT)
+    return (
+        TensorSpec(f"{spec.name}[0:{at}]", (at, *others)),
+        TensorSpec(f"{spec.name}[{at}:{rows}]", (rows - at, *others)),
+    )
+
+
+def whole_name(name: str) -> str:
+    """Name of the tensor that a piece is of."""
+    return name.partition("[")[0]
+
+
+def pieces(layout: Layout, tensors: Mapping[str, np.ndarray]) -> Weights:
+    """Return the tensors of a layout, whose names may ask for some rows of a model's tensor only."""
+    parts = {}
+    for spec in layout.tensors:
+        name, _, rows = spec.name.partition("[")
+        values = tensors[name]
+        if rows:
+            first, end = rows.rstrip("]").split(":")
+            values = values[int(first) : int(end)]
+        parts[spec.name] = values
+    return parts
+
+
+def join(parts: Weights) -> Weights:
+    """Return whole tensors from the pieces of a layout."""
+    found: dict[str, dict[int, np.ndarray]] = {}
+    for name, values in parts.items():
+        rows = name.partition("[")[2]
+        found.setdefault(whole_name(name), {})[int(rows.partition(":")[0] or 0)] = values
+    return {
+        name: next(iter(rows.values())) if len(rows) == 1 else np.concatenate([rows[at] for at in sorted(rows)])
+        for name, rows in found.items()
+    }
