@@ -278,3 +278,30 @@ def test_what_was_decoded_is_coded_again_exactly() -> None:
     }
     once = coded(tensors, 8, 16)
     assert_same_to_fp16(once, coded(once, 8, 16, seed=1))
+
+
+# ---- a message is as long as what it describes ----
+
+
+@given(seed=st.integers(0, 2**32), block=st.sampled_from([2, 4, 16]), clusters=st.sampled_from([2, 16, 64]))
+@settings(max_examples=30, deadline=None)
+def test_a_message_is_as_long_as_what_it_describes_or_half_as_long_again_as_its_means(
+    seed: int, block: int, clusters: int
+) -> None:
+    x = {"w": np.random.default_rng(seed).standard_normal((64, 32)).astype(np.float32)}
+    y = coded(x, block, clusters, seed)
+    energy, sent = (float(np.square(t["w"], dtype=np.float64).sum()) for t in (x, y))
+    along = float(np.dot(x["w"].ravel().astype(np.float64), y["w"].ravel())) / energy  # g f, of a message with gain g
+    share = max(along**2 * energy / sent, 1e-12)  # f, since |y|² = g² f |x|²
+    gain = min(share**-0.5, 1.5)
+    assert along == pytest.approx(gain * share, rel=2e-3)
+    left = float(np.square(x["w"] - y["w"], dtype=np.float64).sum()) / energy
+    assert left == pytest.approx(1 - share * (2 * gain - gain**2), rel=5e-3, abs=1e-3)
+    assert left < 1
+
+
+def test_the_gain_never_lifts_an_entry_over_what_may_travel() -> None:
+    x = {"w": np.full((64, 32), 20.0, np.float32)}
+    x["w"][::2] = 31.9
+    x["w"][::4, ::3] = -31.9
+    assert np.abs(coded(x, 16, 2)["w"]).max() <= 32.0 * (1 + 2**-9)

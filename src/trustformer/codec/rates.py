@@ -5,8 +5,8 @@ The same error costs some parts of a Transformer far more than others: bits go w
 translation model in training (`benchmarks/screening/sensitivity.py`): noise on the embeddings of frequent tokens costs
 many times what it costs on a decoder's matrices, and on an encoder's next to nothing.
 
-    the first quarter of a vocabulary matrix's rows, and one-dimensional parameters   blocks of half of `block` entries
-    an encoder that stands beside a decoder          twice `block`, a quarter of the centroids
+    the first 1/16 of a vocabulary matrix's rows, and one-dimensional parameters     blocks of half of `block` entries
+    an encoder that stands beside a decoder          twice `block`
     everything else                                  `block`
 
 Tokenizers number frequent tokens first, so the first rows are theirs. Parts of one kind share a codebook: drifts
@@ -25,7 +25,7 @@ from trustformer.message import Codebook, Group, Layout, TensorSpec
 
 _TALL = 8
 """A matrix with more rows than so many times its columns is a vocabulary's; feed-forward ones have about four times."""
-_FREQUENT = 4
+_FREQUENT = 16
 """One in so many rows of it travels more finely."""
 
 
@@ -37,7 +37,7 @@ def rated_layout(tensors: Sequence[TensorSpec], coding: Codebook) -> Layout:
         coding: of most matrices.
     """
     fine = Codebook(max(1, coding.block // 2), coding.clusters)
-    coarse = Codebook(2 * coding.block, max(1, coding.clusters // 4))
+    coarse = Codebook(2 * coding.block, coding.clusters)
     beside_decoder = any("decoder" in spec.name.split(".") for spec in tensors)
     groups: dict[str, tuple[Codebook, list[TensorSpec]]] = {
         "frequent": (fine, []),
