@@ -45,7 +45,7 @@ def describe_layers(weights: Weights, codec: Codec | None, vocab_size: int) -> l
 
 
 def _travelling(layout: Layout) -> dict[str, dict[str, Any]]:
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for number, group in enumerate(layout.groups, 1):
         size, entries = body_size(Layout((group,))), sum(spec.size for spec in group.tensors)
         fields = {name: getattr(group.coding, name) for name in group.coding.__slots__}
