@@ -14,6 +14,7 @@ import page
 import pytest
 import record
 
+from trustformer.experiment.config import load_config
 from trustformer.experiment.record import RunDirectory
 from trustformer.reports.figures import write_files
 
@@ -50,6 +51,17 @@ def test_the_committed_figure_shows_the_committed_means() -> None:
         if name in rows:
             assert f"{rows[name].mean('bleu'):.1f}" in figure
     assert f"no communication  {rows['local'].mean('bleu'):.1f}" in figure
+
+
+def test_the_committed_runs_are_of_the_committed_configs() -> None:
+    """Seeds apart; a config that was changed after its runs would speak of others."""
+    configs = page.ROOT / "benchmarks" / "configs"
+    recorded = [path for name in ("paper", "partition") for path in (page.RESULTS / name).glob("*/config.toml")]
+    assert len(recorded) > 10
+    for path in recorded:
+        name, _, seed = path.parent.name.rpartition("-seed")
+        committed = load_config(configs / path.parents[1].name / f"{name}.toml", [f"seed={seed}"])
+        assert load_config(path) == committed, path
 
 
 def test_it_says_first_that_the_published_exchange_loses_where_it_does(results: Path) -> None:
