@@ -10,6 +10,7 @@ by each of METHODS.
 import argparse
 import json
 import os
+import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,21 @@ def family_table(names: Sequence[str]) -> str:
     return markdown(lines)
 
 
+def worse_than_local() -> str:
+    """Models whose clients end at a higher NLL with centroids than alone, and the gap that FedAvg closes there."""
+    found = []
+    for _, names in TASKS.values():
+        for name in names:
+            by = {method: recorded(f"{name}-{method}-seed*") for method in METHODS}
+            if not all(by.values()):
+                continue
+            alone, dense, coded = (statistics.mean(result["nll"] for result in by[method]) for method in METHODS)
+            if coded > alone:
+                model = NAMES[name.removesuffix("-labels")]
+                found.append(f"{model} ({coded - alone:.3f} worse, where FedAvg is {alone - dense:.3f} better)")
+    return ", ".join(found) or "none"
+
+
 def adapter_table() -> str:
     """One row a config of the adapters."""
     lines: list[tuple[str, ...]] = []
@@ -115,6 +131,7 @@ def page() -> str:
     values = {f"table:{task}": f"### {title}\n\n{family_table(names)}" for task, (title, names) in TASKS.items()}
     base = recorded("base-seed1")
     values |= {"table:adapters": adapter_table(), "note": NOTE, "hardware": hardware()}
+    values["worse"] = worse_than_local()
     values["base"] = f"{base[0]['perplexity']:.0f}" if base else "not recorded"
     text = (ROOT / "benchmarks" / "families_page.md").read_text("utf-8")
     for key, value in values.items():
