@@ -43,7 +43,6 @@ def settings(corpus_files: Path) -> list[str]:
         "evaluation.test_pairs": 4,
         "evaluation.valid_pairs": 4,
         "method.clusters": 16,
-        "method.closing_exchanges": 1,
         "enclave.process": "false",  # tests of the process set it themselves: starting one takes a second
         "rounds": 2,
     }

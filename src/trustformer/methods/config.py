@@ -48,7 +48,7 @@ class MethodConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     block: Annotated[int, Meta(ge=1, le=1024)] = 8
     clusters: Annotated[int, Meta(ge=1, le=65536)] = 256
     exchanges: Annotated[int, Meta(ge=1, le=100)] = 1
-    closing_exchanges: Annotated[int, Meta(ge=0, le=100)] = 0
+    closing_exchanges: Annotated[int, Meta(ge=0, le=100)] = 1
     rho: Annotated[float, Meta(gt=0, le=10)] = 0.05
     blur_weight: Annotated[float, Meta(ge=0, le=1000)] = 0.1
     lus_share: Annotated[float, Meta(gt=0, le=1)] = 0.5
