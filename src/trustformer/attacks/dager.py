@@ -65,6 +65,8 @@ class Dager:
         }
         self._spaces = {key: RowSpace.of(gradient[f"model.{name}.weight"]) for key, name in names.items()}
 
+        self._grids: dict[str, torch.Tensor] = {}
+
     def exact(self, side: str) -> bool:
         """Whether the first layer's gradient of a side has a null space at all."""
         return not self._spaces[side].full
@@ -84,9 +86,11 @@ class Dager:
         return [int(token) for token in found[np.argsort(distances_V[found], kind="stable")]]
 
     def _grid(self, side: str) -> torch.Tensor:
-        """Distances of every token at every position, (L, V)."""
-        space = self._spaces[side]
-        return torch.stack([space.distances(self._E_VD + position_D) for position_D in self._P_LD])
+        """Distances of every token at every position, (L, V); computed once."""
+        if side not in self._grids:
+            space = self._spaces[side]
+            self._grids[side] = torch.stack([space.distances(self._E_VD + position_D) for position_D in self._P_LD])
+        return self._grids[side]
 
     def targets(self, report: Report | None = None) -> list[Sentence]:
         """Return target sentences without their end token, from left to right."""
@@ -127,7 +131,7 @@ class Dager:
         """Return source sentences with their end token that explain the feed-forward gradient.
 
         Args:
-            count: how many there are: as many as target sentences were found.
+            count: how many there are.
             attempts: starts of a search.
             rng: of contexts that are guessed.
             report: called with steps done and in all.

@@ -26,7 +26,7 @@ from trustformer.training import LocalTrainer
 Rows = list[dict[str, Any]]
 
 _SPECIAL = {PAD_ID, EOS_ID}
-_PROBES = ((1, 4), (2, 3), (4, 3))
+_PROBES = ((1, 3), (2, 3), (4, 3))
 """Sentences of a probe, and how many probes of that size."""
 _ATTEMPTS = 4
 
@@ -93,7 +93,7 @@ def sentences(audited: Audited, adversaries: Sequence[Adversary], reporter: Repo
         dager = Dager(audited.prepared.model, weights, drift)
         told = partial(reporter.progress, f"sentences · {message} of {count}", unit="steps")
         targets = dager.targets()
-        sources = dager.sources(len(targets), _ATTEMPTS, rng, told)
+        sources = dager.sources(count, _ATTEMPTS, rng, told)  # an update says how many examples it is of
         sides = {"source": _token_set(examples, "source"), "target": _token_set(examples, "target")}
         found = {side: set(dager.tokens(side)) - _SPECIAL for side in sides}
         right = sum(len(found[side] & sides[side]) for side in sides)
