@@ -53,7 +53,7 @@ def mean(group: list[Row]) -> Row:
     """Means of the numbers of rows that differ in nothing else."""
     if len(group) == 1:
         return group[0]
-    numbers = {key for key, value in group[0].items() if isinstance(value, float)}
+    numbers = {key for key, value in group[0].items() if isinstance(value, float | int)}
     return group[0] | {key: statistics.mean(row[key] for row in group) for key in numbers}
 
 

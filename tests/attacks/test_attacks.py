@@ -63,8 +63,11 @@ def test_membership_names_both_adversaries(recorded: Path, capsys: pytest.Captur
     assert {(row["adversary"], row["attack"]) for row in rows} == {
         (adversary, name) for adversary in ("client", "enclave") for name in ("loss", "LiRA")
     }
-    assert main(["attack", str(recorded), "--attack", "membership"]) == 0
-    assert "TPR" in capsys.readouterr().out
+    assert main(["attack", str(recorded), "--attack", "sizes"]) == 0
+    assert "ε of this run: -" in capsys.readouterr().out
+    kept = json.loads((recorded / "attack.json").read_text("utf-8"))["attacks"]
+    assert kept["membership"] == rows, "what another attack found is kept"
+    assert kept["sizes"]
 
 
 def test_the_host_has_nothing_but_sizes(recorded: Path, capsys: pytest.CaptureFixture[str]) -> None:

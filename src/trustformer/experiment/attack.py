@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -32,7 +33,7 @@ _MEMBERS = 400
 
 
 def attack(run: Path, names: Sequence[str], adversaries: Sequence[Adversary], reporter: Reporter) -> dict[str, Any]:
-    """Attack a run and leave the report in its `attack.json`.
+    """Attack a run and leave what was found in its `attack.json`, beside what earlier calls found by other attacks.
 
     Args:
         run: a finished run with `record_messages = true`.
@@ -59,6 +60,7 @@ def attack(run: Path, names: Sequence[str], adversaries: Sequence[Adversary], re
         reporter.note(f"{name}, as {', '.join(chosen)}")
         try:
             report["attacks"][name] = function(audited, chosen, reporter)
+            _keep(audited, report)
         except ConfigError as error:
             if len(names) == 1:
                 raise
@@ -71,8 +73,15 @@ def attack(run: Path, names: Sequence[str], adversaries: Sequence[Adversary], re
             f"{', '.join(names)}: nothing for --as {', '.join(adversaries)} to attack",
             "the host sees ciphertext only: sizes and times are all it can attack",
         )
-    audited.directory.write_json("attack.json", report)
     return report
+
+
+def _keep(audited: Audited, report: dict[str, Any]) -> None:
+    """Write what is known so far, with what earlier calls found by other attacks on the same run."""
+    path = audited.directory.path / "attack.json"
+    before = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    found = before["attacks"] if before.get("run") == report["run"] else {}
+    audited.directory.write_json("attack.json", report | {"attacks": found | report["attacks"]})
 
 
 def membership(audited: Audited, adversaries: Sequence[Adversary], reporter: Reporter) -> Rows:
