@@ -32,7 +32,7 @@ def merged(name: str) -> list[Row]:
             rows += named(run, json.loads(path.read_text("utf-8"))["attacks"].get(name, []))
     alike: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
-        key = tuple(value for value in row.values() if isinstance(value, str)) + (row.get("sentences"),)
+        key = (*(value for value in row.values() if isinstance(value, str)), row.get("sentences"))
         alike.setdefault(key, []).append(row)
     return [group[0] if "gradient" in str(group[0]) else mean(group) for group in alike.values()]
 
