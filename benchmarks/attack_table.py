@@ -41,7 +41,7 @@ def named(run: str, rows: list[Row]) -> Iterator[Row]:
     """Rows that say which run they are of."""
     for row in rows:
         for key in ("message", "model"):
-            if key in row and not row[key].startswith(("FedSGD", f"{run} message")):
+            if key in row and not row[key].startswith(("FedSGD", "gradient", f"{run} message")):
                 row[key] = f"{run}: {re.sub(r'client [0-9]+', 'a client', row[key])}"
         if "direction" in row:
             row["kind"] = f"{run}: {row['kind']}"
