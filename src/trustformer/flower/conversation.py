@@ -15,8 +15,9 @@ from flwr.app import Message
 
 from trustformer.errors import MessageError, TrustformerError
 from trustformer.federation.remote import read_error
-from trustformer.flower.node import NOT_CONNECTED, BundleError, LostError, Node, content_of
+from trustformer.flower.node import NOT_CONNECTED, BundleError, LostError, Node
 from trustformer.flower.parcel import Parcel
+from trustformer.flower.post import parcel_of
 from trustformer.message import Reader
 
 POLL = (0.02, 1.0)
@@ -146,7 +147,7 @@ class Conversation:
             if message is not None:
                 return message
             time.sleep(pause)
-            pause = min(1.2 * pause, POLL[1])
+            pause = min(1.4 * pause, POLL[1])
         raise LostError(f"the host has said nothing for {seconds:,.0f} s")
 
     def _busy(self) -> None:
@@ -177,6 +178,6 @@ class RemoteSponsor:
 def _parcel(message: Message) -> Parcel:
     """What a message carries; one that cannot be read is of no kind."""
     try:
-        return Parcel.from_record(content_of(message))
+        return parcel_of(message)
     except MessageError:
         return Parcel("")

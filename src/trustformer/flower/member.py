@@ -37,11 +37,11 @@ from trustformer.experiment.reporter import Reporter
 from trustformer.federation.channel import Channel
 from trustformer.federation.client import BehindError, Client
 from trustformer.federation.store import ClientStore
+from trustformer.flower.agreement import experiment_digest
 from trustformer.flower.conversation import Conversation, RemoteSponsor, SupersededError
 from trustformer.flower.node import LostError, Node
 from trustformer.flower.parcel import Parcel
 from trustformer.flower.settings import NodeConfig
-from trustformer.flower.setup import experiment_digest
 from trustformer.methods import build
 from trustformer.models.adapters import merged
 from trustformer.models.families import make_model
@@ -135,12 +135,12 @@ class Member:
             AttestationError: the enclave is not one this client's policy allows; nothing was sent.
             TrustformerError: the host is gone, or this machine cannot go on.
         """
+        over = False
         try:
-            while True:
+            while not over:
                 command = self._line.command()
                 try:
-                    if self._obey(command):
-                        return
+                    over = self._obey(command)
                 except SupersededError:
                     continue
                 except PASSING as error:
@@ -150,7 +150,7 @@ class Member:
                     self._tell(error)
                     raise
         finally:
-            self._node.close()
+            self._node.close(leave=not over)  # a SuperLink drops what a node said last once that node has left
 
     def _tell(self, error: BaseException) -> None:
         try:

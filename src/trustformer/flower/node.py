@@ -16,26 +16,13 @@ from pathlib import Path
 import httpx
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
-from flwr.app import Message, RecordDict
-from flwr.app.message import remove_content_from_message
+from flwr.app import Message
 from flwr.common.constant import HEARTBEAT_MIN_INTERVAL
-from flwr.common.serde import message_to_proto
 from flwr.proto.fleet_pb2 import ActivateNodeRequest, DeactivateNodeRequest, PullMessagesRequest, PushMessagesRequest
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 from flwr.proto.node_pb2 import Node as NodeProto
 from flwr.proto.run_pb2 import GetRunRequest
-from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree, no_object_id_recompute
-from flwr.supercore.inflatable.inflatable_protobuf_utils import (
-    make_confirm_message_received_fn_protobuf,
-    make_pull_object_fn_protobuf,
-    make_push_object_fn_protobuf,
-)
-from flwr.supercore.inflatable.inflatable_utils import (
-    ObjectPullError,
-    ObjectPushError,
-    pull_and_inflate_object_from_tree,
-    push_objects,
-)
+from flwr.supercore.inflatable.inflatable_utils import ObjectPullError, ObjectPushError
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supernode.fleet_http_client import FleetHttpClient
@@ -43,6 +30,7 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from trustformer.errors import ConfigError, TrustformerError
 from trustformer.flower.parcel import Parcel
+from trustformer.flower.post import Packed, unpack
 
 BEAT = 4.0
 """Seconds between signs of life. The SuperLink takes a node for lost after two intervals of the shortest it allows."""
@@ -140,51 +128,33 @@ class Node:
             response = client.PullMessages(PullMessagesRequest(node=node))
             if not response.messages_list:
                 return None
-            run_id = response.messages_list[0].metadata.run_id
-            tree = response.message_object_trees[0]
-            message = pull_and_inflate_object_from_tree(
-                tree,
-                make_pull_object_fn_protobuf(client.PullObject, node, run_id),
-                make_confirm_message_received_fn_protobuf(client.ConfirmMessageReceived, node, run_id),
-                return_type=Message,
-            )
-            message.metadata.__dict__["_message_id"] = tree.object_id
+            message = unpack(client, node, response.messages_list[0], response.message_object_trees[0])
+            run_id = message.metadata.run_id
             if run_id not in self._allowed:
                 offered = client.GetRun(GetRunRequest(node=node, run_id=run_id)).run.fab_hash
                 self._allowed[run_id] = offered == self._bundle
         except _FAULTS as error:
             raise LostError(f"the SuperLink does not answer: {_why(error)}") from None
         if not self._allowed[run_id]:
-            self.reply(message, Parcel("failed", note="BundleError"))
+            self.reply(message, Parcel("failed", note="BundleError"), within=False)  # any app reads it
             raise BundleError(
                 f"run {run_id} brings an app bundle that this client has not pinned; nothing of it was run",
                 "if it is meant to be, agree with the host on its SHA-256 and put it into the node's config",
             )
         return message
 
-    def reply(self, message: Message, parcel: Parcel) -> None:
-        """Answer a message; raises `LostError`."""
+    def reply(self, message: Message, parcel: Parcel, *, within: bool = True) -> None:
+        """Answer a message, as `Packed.of` packs it; raises `LostError`."""
         client, node = self._open(), self._node
-        reply = Message(parcel.to_record(), reply_to=message)
-        with no_object_id_recompute():
-            reply.metadata.__dict__["_message_id"] = reply.object_id
-            objects, tree = get_all_nested_objects(reply), get_object_tree(reply)
-            try:
-                pushed = client.PushMessages(
-                    PushMessagesRequest(
-                        node=node,
-                        messages_list=[message_to_proto(remove_content_from_message(reply))],
-                        message_object_trees=[tree],
-                        clientapp_runtime_list=[0.0],
-                    )
-                )
-                push_objects(
-                    objects,
-                    make_push_object_fn_protobuf(client.PushObject, node, message.metadata.run_id, pushed.session_id),
-                    object_ids_to_push=set(pushed.objects_to_push),
-                )
-            except _FAULTS as error:
-                raise LostError(f"a reply could not be sent: {_why(error)}") from None
+        packed = Packed.of(Message(parcel.to_record(), reply_to=message), within=within)
+        request = PushMessagesRequest(
+            node=node, messages_list=[packed.proto], message_object_trees=[packed.tree], clientapp_runtime_list=[0.0]
+        )
+        try:
+            pushed = client.PushMessages(request)
+            packed.push(client, node, message.metadata.run_id, pushed.session_id, pushed.objects_to_push)
+        except _FAULTS as error:
+            raise LostError(f"a reply could not be sent: {_why(error)}") from None
 
     def _open(self) -> FleetHttpClient:
         if self._client is None:
@@ -199,8 +169,3 @@ def _why(error: Exception) -> str:
     if code in (401, 403):
         return f"it refuses this node ({code}): its key is not registered, or the clocks differ by minutes"
     return f"it answers {code}"
-
-
-def content_of(message: Message) -> RecordDict:
-    """The records of a message; empty where it has none."""
-    return message.content if message.has_content() else RecordDict()

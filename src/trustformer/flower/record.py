@@ -33,6 +33,15 @@ class Record:
         self._statuses: dict[str, str] = {}
         self._dirty = False
         self._started = time.monotonic()
+        done = directory.path / "finished.json"
+        self.finished: set[str] = set(json.loads(done.read_text("utf-8"))) if done.exists() else set()
+        """Clients that have taken over the last round and ended."""
+
+    def finish(self, client: str) -> None:
+        """A client has taken over the last round: nobody waits for it any more, whoever is started again."""
+        if client not in self.finished:
+            self.finished.add(client)
+            self._directory.write_json("finished.json", sorted(self.finished))
 
     def restore(self, host: Host) -> None:
         """Add the rounds that the enclave has closed and a crash kept from being recorded."""

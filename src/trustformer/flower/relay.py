@@ -12,19 +12,16 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from flwr.app import Message, MessageType
-from flwr.serverapp import Grid
-
-from trustformer.errors import EnclaveLostError, MessageError, ProtocolError, TrustformerError
+from trustformer.errors import EnclaveLostError, ProtocolError, TrustformerError
 from trustformer.federation.host import Host, Link
-from trustformer.flower.node import content_of
 from trustformer.flower.parcel import Parcel
+from trustformer.flower.post import Post
 from trustformer.flower.record import Record
 from trustformer.flower.settings import HostConfig
 from trustformer.message import enc
 
-POLL = 0.05
-"""Seconds between two questions for replies."""
+POLL = (0.02, 0.3)
+"""Seconds between two questions for replies: right after one, and after a while without."""
 _NODES_EVERY = 1.0
 _STATUS_EVERY = 10.0
 _RETRY = (0.2, 10.0)
@@ -57,14 +54,13 @@ class Line:
     failures: int = 0
     retry: float = 0.0
     out: str = ""
-    finished: bool = False
 
 
 class Relay:
     """Carries one run from wherever the enclave is to its last round.
 
     Args:
-        grid: reaches the nodes.
+        post: reaches the nodes.
         clients: node id to client id, as registered.
         host: relays to the enclave.
         min_clients: fewest updates of a round; the enclave insists on it too.
@@ -76,7 +72,7 @@ class Relay:
 
     def __init__(
         self,
-        grid: Grid,
+        post: Post,
         clients: Mapping[int, str],
         host: Host,
         *,
@@ -86,12 +82,13 @@ class Relay:
         record: Record,
         note: Callable[[str], None],
     ) -> None:
-        self._grid, self._host, self._record, self._note = grid, host, record, note
+        self._post, self._host, self._record, self._note = post, host, record, note
         self._min_clients, self._rounds, self._settings = min_clients, rounds, settings
         self._lines = {node: Line(node, client, host.link(client)) for node, client in clients.items()}
         self._asked: dict[str, tuple[Line, int, bytes]] = {}  # message to a sponsor -> who asked, its call, the request
         self._nodes_at = self._status_at = 0.0
         self._seen: set[str] = set()
+        self._idle = POLL[0]
 
     def run(self) -> None:
         """Close every round that is left and let the clients finish.
@@ -150,7 +147,11 @@ class Relay:
             if late:
                 return False
             self._status(number, accepted, deadline, started)
-            time.sleep(POLL)
+            self._pause()
+
+    def _pause(self) -> None:
+        time.sleep(self._idle)
+        self._idle = min(1.3 * self._idle, POLL[1])
 
     def _expected(self, line: Line, late: bool) -> bool:
         """Whether a round waits for this client: it is online, or was not here yet since serve began."""
@@ -173,15 +174,15 @@ class Relay:
         self._note("all rounds are closed; clients take over the last one")
         while time.monotonic() < deadline:
             self._pump()
-            done = {line.client for line in self._lines.values() if line.finished}
+            done = self._record.finished
             self._command(Parcel("finish"), done)
             self._record.save_late()
             waiting = [line for line in self._lines.values() if line.client not in done and not line.out]
             if not any(self._expected(line, late=False) for line in waiting):
                 break
-            time.sleep(POLL)
+            self._pause()
         self._pump()  # what a client said before it left
-        missing = [line.client for line in self._lines.values() if not line.finished]
+        missing = [line.client for line in self._lines.values() if line.client not in self._record.finished]
         if missing:
             self._note(
                 f"without the last round: {', '.join(missing)}; when they are back, start serve again and they join"
@@ -194,7 +195,7 @@ class Relay:
         now = time.monotonic()
         if now >= self._nodes_at:
             self._nodes_at = now + _NODES_EVERY
-            self._look(set(self._grid.get_node_ids()))
+            self._look(self._post.nodes())
         for line in self._lines.values():
             if not line.online or line.client in done or line.out or now < line.retry:
                 continue
@@ -209,14 +210,11 @@ class Relay:
             if (line.node in online) != line.online:
                 line.online = line.node in online
                 self._note(f"client {line.client} is {'online' if line.online else 'offline'}")
-                line.working, line.retry = False, 0.0  # replies sent before it left are still read
+                line.working, line.retry = False, 0.0
                 self._seen.add(line.client)
 
     def _send(self, line: Line, parcel: Parcel) -> str:
-        message = Message(
-            parcel.to_record(), dst_node_id=line.node, message_type=MessageType.TRAIN, group_id=str(parcel.round)
-        )
-        sent = str(next(iter(self._grid.push_messages([message]))))
+        sent = self._post.send(line.node, parcel)
         line.waiting.append(sent)
         line.heard = time.monotonic()
         return sent
@@ -226,26 +224,22 @@ class Relay:
         waiting = {sent: line for line in self._lines.values() for sent in line.waiting}
         if not waiting:
             return
-        for message in self._grid.pull_messages(list(waiting)):
-            sent = message.metadata.reply_to_message_id
+        for sent, parcel in self._post.replies(list(waiting)):
             line = waiting.get(sent)
             if line is not None and sent in line.waiting:
                 newest = line.waiting[-1] == sent
                 line.waiting.remove(sent)
-                self._handle(line, message, sent, newest)
+                self._idle = POLL[0]
+                self._handle(line, parcel, sent, newest)
 
-    def _handle(self, line: Line, message: Message, sent: str, newest: bool) -> None:
-        if message.has_error():  # the node is gone, or the message too old
+    def _handle(self, line: Line, parcel: Parcel | None, sent: str, newest: bool) -> None:
+        if parcel is None:
             if newest:
                 line.working = False
             return
         line.heard = time.monotonic()
         if sent == line.probe:
             line.probe = ""
-        try:
-            parcel = Parcel.from_record(content_of(message))
-        except MessageError:
-            parcel = Parcel("failed", note="MessageError")
         self._record.heard(line.client, parcel.round)
         if sent in self._asked:
             self._sponsored(sent, line, parcel)
@@ -259,7 +253,9 @@ class Relay:
     def _settle(self, line: Line, parcel: Parcel) -> None:
         line.working = False
         if parcel.kind == "done":
-            line.failures, line.finished = 0, parcel.note == "finished"
+            line.failures = 0
+            if parcel.note == "finished":
+                self._record.finish(line.client)
             self._record.status(line.client, parcel.note)
             if parcel.note == "refused":
                 line.out = "refused by the enclave"

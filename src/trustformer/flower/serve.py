@@ -55,9 +55,9 @@ def serve(folder: Path, reporter: Reporter) -> None:
                     reporter.note(
                         f"listening on {settings.listen}; processes: enclave {enclave.pid}, SuperLink {superlink.pid}"
                     )
-                    with superlink.run() as grid:
+                    with superlink.run() as post:
                         relay = Relay(
-                            *(grid, superlink.clients, host),
+                            *(post, superlink.clients, host),
                             min_clients=terms.min_clients,
                             rounds=terms.rounds,
                             settings=settings,

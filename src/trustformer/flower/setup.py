@@ -15,7 +15,6 @@ from pathlib import Path
 
 from safetensors.numpy import save_file
 
-from trustformer.codec.weights import Weights, weights_digest
 from trustformer.data.corpus import Pair
 from trustformer.data.folder import check_free, write_folder
 from trustformer.enclave.config import RunConfig
@@ -25,10 +24,10 @@ from trustformer.experiment.parties import simulated_policy, simulated_root
 from trustformer.experiment.prepare import Prepared, divide, prepare
 from trustformer.experiment.record import RunDirectory
 from trustformer.experiment.terms import make_terms
+from trustformer.flower.agreement import experiment_digest
 from trustformer.flower.keys import make_node_key, make_tls
 from trustformer.flower.settings import HostConfig, NodeConfig
 from trustformer.flower.superlink import bundle_hash, make_bundle
-from trustformer.message import digest, enc
 from trustformer.methods import Codec
 from trustformer.secure.identity import Identity
 
@@ -46,14 +45,6 @@ class Commands:
 
     serve: str
     join: dict[str, str]
-
-
-def experiment_digest(config: Config, tokenizer: bytes, start: Weights) -> bytes:
-    """Digest of what all clients of a deployment agree on: config, tokenizer and G_0 (32 bytes).
-
-    Unlike that of `trustformer run` it cannot cover the data: nobody sees all of them.
-    """
-    return digest(enc("tfl/1 deployment", config.to_toml(), tokenizer, weights_digest(start)))
 
 
 def init_federation(folder: Path, config: Config, address: str, host: HostConfig) -> Commands:

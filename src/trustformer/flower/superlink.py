@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 from flwr.cli.build import build_fab_from_files
 from flwr.common.constant import SubStatus
-from flwr.common.serde import fab_to_proto, run_from_proto
+from flwr.common.serde import fab_to_proto
 from flwr.proto.control_pb2 import RegisterNodeRequest, StartRunRequest
 from flwr.proto.runtime_pb2 import (
     AcquireTaskRequest,
@@ -31,17 +31,21 @@ from flwr.proto.runtime_pb2 import (
     PushTaskOutputRequest,
     SendTaskHeartbeatRequest,
 )
-from flwr.supercore.constant import TaskType
+from flwr.supercore.constant import FLWR_IN_MEMORY_DB_NAME, TaskType
 from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.fab import Fab
-from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor, SuperExecAuthHttpInterceptor
+from flwr.supercore.interceptors import (
+    RuntimeTokenHttpInterceptor,
+    RuntimeVersionHttpInterceptor,
+    SuperExecAuthHttpInterceptor,
+)
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
-from flwr.superlink.grid import HttpGrid
 
 from trustformer.errors import ConfigError, TrustformerError
 from trustformer.flower import QUIET
+from trustformer.flower.post import Post
 
 _START_SECONDS = 120.0
 _STOP_SECONDS = 10.0
@@ -127,15 +131,13 @@ class SuperLink:
         """
         self.stop()
         self._folder.mkdir(parents=True, exist_ok=True)
-        for old in self._folder.glob("superlink.db*"):  # a run does not outlive its SuperLink
-            old.unlink()
         secret = self._folder / "superexec.secret"
         secret.unlink(missing_ok=True)
         with open(os.open(secret, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(self._secret)
         command = [
             *(sys.executable, "-c", _CODE.format(os.getpid())),
-            *("--host", self._host, "--port", str(self._port), "--database", str(self._folder / "superlink.db")),
+            *("--host", self._host, "--port", str(self._port), "--database", FLWR_IN_MEMORY_DB_NAME),
             *("--ssl-ca-certfile", str(self._tls / "ca.crt"), "--ssl-certfile", str(self._tls / "server.pem")),
             *("--ssl-keyfile", str(self._tls / "server.key"), "--enable-supernode-auth"),
             *("--isolation", "process", "--superexec-auth-secret-file", str(secret)),
@@ -154,7 +156,7 @@ class SuperLink:
             while waiting:
                 client, path = waiting[0]
                 try:
-                    reply = control.RegisterNode(RegisterNodeRequest(public_key=_public_key(path)))
+                    reply = control.RegisterNode(RegisterNodeRequest(public_key=public_key(path)))
                     self.clients[reply.node_id] = client
                     waiting.pop(0)
                 except httpx.TransportError:
@@ -179,8 +181,8 @@ class SuperLink:
         self._process = None
 
     @contextmanager
-    def run(self) -> Iterator[HttpGrid]:
-        """Start a run of the bundle and yield the grid that reaches the nodes; the run ends with the context.
+    def run(self) -> Iterator[Post]:
+        """Start a run of the bundle and yield what reaches the nodes; the run ends with the context.
 
         Raises:
             httpx.HTTPError: the SuperLink does not answer (any more).
@@ -189,23 +191,23 @@ class SuperLink:
         fab = Fab(bundle_hash(bundle), bundle, {})
         with self._control() as control:
             run_id = control.StartRun(StartRunRequest(fab=fab_to_proto(fab))).run_id
-        grid = HttpGrid(self._local, False, self._ca, token=self._token(run_id))
-        grid._retry_invoker.max_tries = 1  # a SuperLink that is gone has forgotten the run
-        client = grid._runtime_client
+        token = RuntimeTokenHttpInterceptor(token=self._token(run_id))
+        kind = RuntimeVersionHttpInterceptor(component_name="flwr-serverapp")
+        # Without retries: a SuperLink that is gone has forgotten the run.
+        client = RuntimeHttpClient.from_server_address(self._local, False, self._ca, [kind, token])
         stop, done = threading.Event(), SubStatus.FAILED
         threading.Thread(target=_beat, args=(client, stop), daemon=True).start()
         try:
             task = client.PullTaskInput(PullTaskInputRequest())
             TaskIdentity.task_id, TaskIdentity.run_id = task.task_id, task.run.run_id
             TaskIdentity.node_id = task.context.node_id
-            grid.set_run(run_from_proto(task.run))
-            yield grid
+            yield Post(client, task.run.run_id)
             done = SubStatus.COMPLETED
         finally:
             stop.set()
             with suppress(httpx.HTTPError):
                 client.PushTaskOutput(PushTaskOutputRequest(sub_status=done, details=""))
-            grid.close()
+            client.close()
 
     def _token(self, run_id: int) -> str:
         """Take over the run's one task."""
@@ -235,7 +237,8 @@ def _beat(client: RuntimeHttpClient, stop: threading.Event) -> None:
             client.SendTaskHeartbeat(SendTaskHeartbeatRequest())
 
 
-def _public_key(path: Path) -> bytes:
+def public_key(path: Path) -> bytes:
+    """A node's public key as Flower registers it; raises `ConfigError` for a file that holds none."""
     try:
         key = load_ssh_public_key(path.read_bytes())
     except (OSError, ValueError) as error:
