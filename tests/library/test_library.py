@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch import nn
 
+import trustformer
 from trustformer import library
 from trustformer.errors import ConfigError
 from trustformer.library import Federation, MethodConfig, TrustformerError
@@ -206,13 +207,14 @@ def test_the_pages_trainers_exchange_after_every_epoch(
 
 
 def test_names_are_few_sorted_and_loaded_late() -> None:
-    assert library.__all__ == sorted(library.__all__)
+    assert trustformer.__all__ == library.__all__ == sorted(library.__all__)
     for name in library.__all__:
+        assert getattr(trustformer, name) is getattr(library, name)
         assert getattr(library, name).__doc__
-        assert name in dir(library)
+        assert name in dir(trustformer)
         assert name in PAGE.read_text("utf-8") or name == "TrustformerError"
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        library.nothing  # noqa: B018
-    code = "import sys; from trustformer.library import TrustformerError; print(*sys.modules)"
+        trustformer.nothing  # noqa: B018
+    code = "import sys, trustformer; trustformer.TrustformerError; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert not {"torch", "numpy", "transformers"} & set(loaded)
