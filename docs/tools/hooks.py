@@ -31,17 +31,6 @@ _LINK = re.compile(r"(!?)\[([^\]]*)\]\((?![a-z]+:|#)([^)#\s]+)(#[^)\s]*)?\)")
 _MATHS = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
 
 
-def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Leave pages out of the navigation that are not written yet."""
-    known = set(OUTSIDE.values()) | {path.name for path in (ROOT / "docs").glob("*.md")}
-    config.nav = [
-        {title: [page for page in pages if set(page.values()) <= known]}
-        for section in config.nav or []
-        for title, pages in section.items()
-    ]
-    return config
-
-
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that lie outside docs/."""
     for source, target in OUTSIDE.items():
