@@ -86,4 +86,4 @@ def test_records_from_before_configs_were_named_are_still_read() -> None:
     rows = summarise(json.loads(RECORDED.read_text("utf-8")))
     assert [row.method for row in rows] == ["local", "fedavg", "centroid"]
     assert all(len(row.results) == 3 for row in rows)
-    assert 0.7 < rows[2].recovered["bleu"].low < rows[2].recovered["bleu"].share < rows[2].recovered["bleu"].high < 1
+    assert 0.5 < rows[2].recovered["bleu"].low < rows[2].recovered["bleu"].share < rows[2].recovered["bleu"].high < 1
