@@ -9,7 +9,8 @@ A codebook group travels as
 
 Means of many blocks are shorter than the blocks: of the energy of x they keep a share f. So the scale is the root mean
 square of the group times a gain g = min(f^-1/2, 3/2), with which a message is as long as what it describes (where f is
-at least 4/9, shorter below) and says g f of it in place of f; what it leaves out is 1 - f (2 g - g²), little more than 1 - f, and never more than x itself.
+at least 4/9, shorter below) and says g f of it in place of f; what it leaves out is 1 - f (2 g - g²), little more than
+1 - f, and never more than x itself.
 One scale for the group, not one a tensor, so that what was decoded once is coded again exactly.
 """
 
