@@ -86,22 +86,10 @@ wheel-check: setup
 	@$(CLEAN)/venv/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt $(CLEAN)/*.whl
 	@sh benchmarks/wheel_check.sh $(CLEAN)
 
-# Private runs at equal epsilon (0: no noise), three seeds; about two hours on one core. Noise is not repeatable: neither
-# are digits. What is recorded already under runs/ is not run again.
-DP_CLIENTS := dp_fedavg dp_fedsam dp_blur_lus centroid
+# Private runs at equal epsilon, three seeds; about two hours on one core. Noise is not repeatable: neither are digits.
+# What is recorded under benchmarks/results is not run again.
 dp: setup
-	@for seed in 1 2 3; do for eps in 1 4 8 0; do for name in $(DP_CLIENTS); do \
-		$(BIN)/trustformer run benchmarks/configs/dp/$$name.toml --set privacy.epsilon=$$eps --set seed=$$seed \
-		--out runs/dp/$$name-eps$$eps-seed$$seed --resume || exit 1; done; done; done
-	@$(BIN)/trustformer run benchmarks/configs/dp/centroid_client.toml --set privacy.epsilon=8 \
-		--out runs/dp/centroid_client-eps8-seed1 --resume
-	@for seed in 1 2 3; do for eps in 1 4 8 0; do $(BIN)/trustformer run benchmarks/configs/dp/dp_fedavg.toml \
-		--set rounds=1 --set privacy.epsilon=$$eps --set seed=$$seed \
-		--out runs/dp_bytes/dp_fedavg-eps$$eps-seed$$seed --resume || exit 1; done; done
-	@for seed in 1 2 3; do for eps in 8 0; do $(BIN)/trustformer run benchmarks/configs/dp_records/fedavg.toml \
-		--set privacy.epsilon=$$eps --set seed=$$seed --out runs/dp_records/fedavg-eps$$eps-seed$$seed --resume || exit 1; done; done
-	@for name in dp dp_bytes dp_records; do $(BIN)/python benchmarks/keep.py runs/$$name benchmarks/results/$$name; done
-	@$(BIN)/python benchmarks/dp_table.py
+	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/dp.py run
 
 # What messages leak (docs/privacy.md): small audited runs, attacked as every adversary; a quarter of an hour on one core.
 ATTACKED := fedavg codebook partition paper sizes

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dp_table import replaced
+from dp import replaced
 
 from trustformer.reports.attacks import attack_tables
 
@@ -57,16 +57,16 @@ def mean(group: list[Row]) -> Row:
     return group[0] | {key: statistics.mean(row[key] for row in group) for key in numbers}
 
 
-def main() -> None:
-    """Replace the tables; the page is written as a whole."""
+def render() -> str:
+    """The page with its tables replaced."""
     page = PAGE.read_text("utf-8")
     for name in ("tokens", "sentences", "membership", "inversion", "sizes"):
         (table,) = attack_tables({"attacks": {name: merged(name)}})
         page = replaced(page, name, table.markdown() + "\n")
-    temporary = PAGE.with_suffix(".new")
-    temporary.write_text(page, "utf-8")
-    os.replace(temporary, PAGE)
+    return page
 
 
 if __name__ == "__main__":
-    main()
+    temporary = PAGE.with_suffix(".new")
+    temporary.write_text(render(), "utf-8")
+    os.replace(temporary, PAGE)

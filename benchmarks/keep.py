@@ -11,11 +11,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from trustformer.experiment.config import Config, load_config
 from trustformer.reports.sections import SENTENCES
 from trustformer.reports.tables import spread
 
 TABLES = ("table.md", "table.json", "summary.json")
 KEPT = ("config.toml", "environment.json", "result.json", "rounds.jsonl", "layers.json", "attack.json")
+
+
+def is_recorded(run: Path, config: Config) -> bool:
+    """Whether the result of a run of this config is among the records. Delete its folder to have it run again."""
+    return (run / "result.json").is_file() and load_config(run / "config.toml") == config
 
 
 def keep(source: Path, target: Path, tables: Sequence[str] = TABLES) -> None:
