@@ -3,19 +3,24 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from trustformer.attacks.dager import Dager
+from trustformer.attacks.dager import TOLERANCES, Dager
 from trustformer.attacks.probe import gradient
-from trustformer.attacks.rows import embedding_of, token_scores
+from trustformer.attacks.rows import embedding_of, silent, token_scores
 from trustformer.attacks.scores import ranking
-from trustformer.attacks.sources import _to_simplex
+from trustformer.attacks.sources import TOLERANCE, SourceSearch, _to_simplex
+from trustformer.attacks.spans import NOISE
 from trustformer.data.batches import Example
 from trustformer.models.seq2seq import ModelConfig, build_model, get_weights
 
 VOCABULARY = 300
+RECORD = Path(__file__).parents[2] / "benchmarks" / "results" / "screening" / "tolerances.json"
 
 
 def sentences(*lengths: int) -> list[Example]:
@@ -77,6 +82,20 @@ def test_embedding_rows_of_a_gradient_rank_its_tokens_first() -> None:
     assert ranking(token_scores(drift), present, {0, 1}).found > 0.95
 
 
+def test_a_message_about_some_rows_is_judged_by_these() -> None:
+    """As `partition` sends them: over the whole vocabulary the same message looks like chance."""
+    few, vocabulary = sentences(10, 9, 12, 14), 2000
+    model = build_model(ModelConfig(max_length=16), vocabulary, 1)
+    drift_VD = embedding_of(gradient(model, get_weights(model), few, 0.1), vocabulary)
+    sent = np.arange(0, vocabulary, 5)
+    told_VD = np.zeros_like(drift_VD)
+    told_VD[sent] = drift_VD[sent]
+    assert silent(told_VD) == set(range(vocabulary)) - set(sent.tolist())
+    present = {t for e in few for t in (*e.source, *e.target)} - {1}
+    assert ranking(token_scores(told_VD), present, {0, 1} | silent(told_VD)).auc > 0.95
+    assert ranking(token_scores(told_VD), present, {0, 1}).auc < 0.7
+
+
 def test_noise_gives_chance() -> None:
     model = build_model(ModelConfig(max_length=16), VOCABULARY, 1)
     weights, rng = get_weights(model), np.random.default_rng(0)
@@ -108,3 +127,31 @@ def test_spans_tell_tokens_from_others_by_a_wide_margin(side: str) -> None:
     present = {t for e in few for t in (e.source if side == "source" else e.target[:-1])}
     absent = [t for t in range(2, VOCABULARY) if t not in present]
     assert distances_V[list(present)].max() < 1e-3 < 0.03 < distances_V[absent].min()
+
+
+def test_tolerances_stand_between_what_was_measured_of_true_and_wrong_inputs() -> None:
+    """At least a factor of three to each side, in every recorded size of batch."""
+    record = json.loads(RECORD.read_text("utf-8"))
+    tolerances = TOLERANCES | {"source 2": TOLERANCE}
+    assert record["tolerances"] == tolerances | {"singular values": NOISE}
+    assert len(record["by tokens of the sources"]) == 5
+    for spaces in record["by tokens of the sources"].values():
+        for space, tolerance in tolerances.items():
+            assert 3 * spaces[space]["kept"] < tolerance < spaces[space]["refused"] / 3
+        for space in ("source 2", "target", "target 2"):
+            assert spaces[f"singular values, {space}"]["refused"] > 100 * NOISE
+
+
+def test_one_wrong_token_takes_a_source_out_of_the_span() -> None:
+    few = sentences(10, 13, 10, 8)
+    dager = attacked(few)
+    tokens = sorted({token for one in few for token in one.source})
+    search = SourceSearch(dager._model, 1, dager._spaces["source 2"], tokens, np.random.default_rng(0))
+    for one in few:
+        right_L = torch.tensor([tokens.index(token) for token in one.source])
+        changed_NL = right_L.repeat(len(right_L) - 1, 1)
+        for place in range(len(right_L) - 1):
+            changed_NL[place, place] = (changed_NL[place, place] + 1) % len(tokens)
+        distances_NL = dager._spaces["source 2"].distances(search._trace(torch.cat([right_L[None], changed_NL]))[1])
+        assert distances_NL[0].max() < TOLERANCE / 3
+        assert distances_NL[1:].max(1).values.min() > 3 * TOLERANCE

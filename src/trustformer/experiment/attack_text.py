@@ -11,7 +11,7 @@ import numpy as np
 
 from trustformer.attacks.dager import Dager
 from trustformer.attacks.probe import gradient, local_epoch, messages
-from trustformer.attacks.rows import embedding_of, token_scores, whose
+from trustformer.attacks.rows import embedding_of, silent, token_scores, whose
 from trustformer.attacks.scores import Floats, Ranking, ranking
 from trustformer.attacks.sources import Sentence
 from trustformer.attacks.view import Adversary, as_client, as_enclave
@@ -39,26 +39,27 @@ def tokens(audited: Audited, adversaries: Sequence[Adversary], reporter: Reporte
         if adversary == "enclave":
             rows += _recorded_tokens(audited, texts) + _probed_tokens(audited, reporter)
         else:
-            rows.append(_others_tokens(audited, texts))
+            rows += _others_tokens(audited, texts)
     return rows
 
 
 def _recorded_tokens(audited: Audited, texts: dict[str, set[int]]) -> Rows:
     """From the first updates, as a broken enclave reads them."""
     view = as_enclave(audited.record)
-    scores = {client: _score(audited, view.drift(1, client)) for client in texts if (1, client) in view.updates}
+    drifts = {client: view.drift(1, client) for client in texts if (1, client) in view.updates}
     rows = []
-    for client, score in scores.items():
-        found = ranking(score, texts[client], _SPECIAL)
-        rows.append(_token_row(audited, "enclave", f"update of client {client}, round 1", "rows", found, texts[client]))
-    count, right = whose(scores, {client: texts[client] for client in scores})
+    for client, drift in drifts.items():
+        rows += _token_rows(audited, "enclave", f"update of client {client}, round 1", drift, texts[client])
+    untold = set().union(*(_silent(audited, drift) for drift in drifts.values()))
+    scores = {client: _score(audited, drift) for client, drift in drifts.items()}
+    count, right = whose(scores, {client: texts[client] - untold for client in drifts})
     rows.append(
         {"adversary": "enclave", "message": "updates, round 1", "attack": "whose", "tokens": count, "auc": right}
     )
     return rows
 
 
-def _others_tokens(audited: Audited, texts: dict[str, set[int]]) -> dict[str, Any]:
+def _others_tokens(audited: Audited, texts: dict[str, set[int]]) -> Rows:
     """As one client: the first aggregate without its own share tells about the others' text."""
     me, *others = texts
     view = as_client(audited.record, me)
@@ -66,10 +67,7 @@ def _others_tokens(audited: Audited, texts: dict[str, set[int]]) -> dict[str, An
     start, share = view.reference(1), 1 / len(texts)
     rest = {name: values - start[name] - share * own[name] for name, values in total.items()}
     present = set().union(*(texts[client] for client in others)) - texts[me]
-    found = ranking(_score(audited, rest), present, _SPECIAL | texts[me])
-    return _token_row(
-        audited, "client", "first aggregate: tokens the client has not", "rows", found, present, texts[me]
-    )
+    return _token_rows(audited, "client", "first aggregate: tokens the client has not", rest, present, texts[me])
 
 
 def _probed_tokens(audited: Audited, reporter: Reporter) -> Rows:
@@ -77,8 +75,7 @@ def _probed_tokens(audited: Audited, reporter: Reporter) -> Rows:
     for sentences, message, weights, drift, examples in _probes(audited, reporter):
         present = _token_set(examples)
         where = f"{message}, {sentences} sentence{'s' if sentences > 1 else ''}"
-        found = ranking(_score(audited, drift), present, _SPECIAL)
-        rows.append(_token_row(audited, "enclave", where, "rows", found, present))
+        rows += _token_rows(audited, "enclave", where, drift, present)
         dager = Dager(audited.prepared.model, weights, drift)
         nearest = np.minimum(dager.token_distances("source"), dager.token_distances("target"))
         rows.append(_token_row(audited, "enclave", where, "span", ranking(-nearest, present, _SPECIAL), present))
@@ -157,6 +154,26 @@ def _score(audited: Audited, drift: Weights) -> Floats:
 
 def _token_set(examples: Iterable[Example], *sides: str) -> set[int]:
     return {t for e in examples for side in sides or ("source", "target") for t in getattr(e, side)} - _SPECIAL
+
+
+def _silent(audited: Audited, drift: Weights) -> set[int]:
+    return silent(embedding_of(drift, audited.prepared.model.config.vocab_size))
+
+
+def _token_rows(
+    audited: Audited,
+    adversary: str,
+    message: str,
+    drift: Weights,
+    present: set[int],
+    known: frozenset[int] | set[int] = frozenset(),
+) -> Rows:
+    """The row of one message, over the tokens it says anything about; none if it says nothing about the text."""
+    known = known | _silent(audited, drift)
+    if not present - known:
+        return []
+    found = ranking(_score(audited, drift), present, {*_SPECIAL, *known})
+    return [_token_row(audited, adversary, message, "rows", found, present, known)]
 
 
 def _token_row(

@@ -67,8 +67,9 @@ def _tokens(rows: list[Row]) -> AttackTable:
     columns = ("adversary", "from", "attack", "tokens", "found", "random", "by frequency", "AUC", "AUC by frequency")
     note = (
         "found: share of a text's n distinct tokens among the n ranked first; random: n of the vocabulary; by "
-        "frequency: the n most frequent of public text. rows: movement of embedding rows; span: distance to the row "
-        "space of the query gradients; whose: tokens of one client only, told from the others' messages (chance: 0.50)."
+        "frequency: the n most frequent of public text. rows: movement of embedding rows, among those that a message "
+        "says anything about; span: distance to the row space of the query gradients; whose: tokens of one client "
+        "only, told from the others' messages (chance: 0.50)."
     )
     return AttackTable("Which tokens a text has", columns, shown, note)
 
