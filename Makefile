@@ -60,12 +60,12 @@ families: setup
 
 # docs/paper.md: runs (many hours on 2 cores; what is finished is not run again), scores of translations, the page.
 # BERT=FOLDER names a model for BERTScore; PAPER the folders of finished runs.
-PAPER ?= runs/paper/multi30k runs/paper/ruen
+PAPER ?= runs/paper/multi30k runs/paper/ruen runs/paper/ruen_iid
 BERT ?=
 paper: paper-runs paper-scores
 
 paper-runs: setup
-	@for corpus in multi30k ruen; do $(BIN)/trustformer compare benchmarks/configs/paper/$$corpus-*.toml --seeds 1 2 3 \
+	@for corpus in multi30k ruen ruen_iid; do $(BIN)/trustformer compare benchmarks/configs/paper/$$corpus-*.toml --seeds 1 2 3 \
 		--out runs/paper/$$corpus || exit 1; done
 
 paper-scores: setup

@@ -27,6 +27,8 @@ SCORES = {"bleu": "BLEU", "chrf": "chrF", "nll": "NLL", "meteor": "METEOR"} | {
     "rougeL": "ROUGE-L",
     "bertscore": "BERTScore",
 }
+CORPORA = ("multi30k", "ruen", "ruen_iid")
+"""By the prefix of their configs."""
 CHOICES = ("rotating", "turns", "drift", "history", "random")
 
 
@@ -148,7 +150,7 @@ def losing(rows: dict[str, Row]) -> list[tuple[Row, Gain]]:
 
 def render() -> str:
     """Return the page."""
-    corpora = {name: load(name) for name in ("multi30k", "ruen")}
+    corpora = {name: load(name) for name in CORPORA}
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, keep_trailing_newline=True,
         trim_blocks=True, lstrip_blocks=True,
@@ -156,7 +158,7 @@ def render() -> str:
     used = (scores, costs, domains, choices, agreement, signed, spread, gain, losing)
     rows = corpora["multi30k"]
     return environment.get_template("page.md.jinja").render(
-        multi30k=rows, ruen=corpora["ruen"], names=NAMES, ratios=RATIOS, **{each.__name__: each for each in used}
+        **corpora, names=NAMES, ratios=RATIOS, **{each.__name__: each for each in used}
     )
 
 

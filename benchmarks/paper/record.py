@@ -73,6 +73,9 @@ def load(corpus: str) -> dict[str, Row]:
                 row = rows.setdefault(EARLIER[name], Row(EARLIER[name]))
                 row.results = earlier.results | row.results
                 row.metrics = earlier.metrics | row.metrics
+    pooled = read(RESULTS / "paper", "ruen-").get("centralized")
+    if corpus == "ruen_iid" and rows and pooled:  # with all data in one place, no split
+        rows["centralized"] = pooled
     return dict(sorted(rows.items(), key=lambda item: (*ORDER, item[0]).index(item[0])))
 
 
