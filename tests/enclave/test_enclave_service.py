@@ -20,7 +20,14 @@ import pytest
 from process_kit import Party, connect, drift, frame, honest_round, read_reply
 
 from trustformer.enclave import service
-from trustformer.errors import ConfigError, EnclaveLostError, MessageError, ProtocolError, SealError
+from trustformer.errors import (
+    ConfigError,
+    EnclaveLostError,
+    MessageError,
+    ProtocolError,
+    SealError,
+    TrustformerError,
+)
 from trustformer.federation.remote import RemoteEnclave
 from trustformer.message import Reader, enc
 
@@ -269,3 +276,23 @@ def test_the_socket_of_a_killed_process_is_taken_over(party: Party, tmp_path: Pa
     connect(path, process).close()
     process.terminate()
     assert process.wait(20) == 0
+
+
+@pytest.mark.parametrize("deaths", [1, 4])
+def test_a_process_killed_as_it_starts_is_started_again(
+    party: Party, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deaths: int
+) -> None:
+    python = tmp_path / "python"  # kills itself so many times before it becomes the real one
+    python.write_text(
+        f'#!/bin/sh\necho >> {tmp_path}/starts\n[ "$(wc -l < {tmp_path}/starts)" -gt {deaths} ] || kill -9 $$\n'
+        f'exec {sys.executable} "$@"\n'
+    )
+    python.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(python))
+    if deaths > 3:  # restarts
+        with pytest.raises(TrustformerError, match="killed whenever it starts"):
+            party.remote()
+        return
+    enclave = party.remote()
+    assert enclave.round == 0
+    enclave.stop()

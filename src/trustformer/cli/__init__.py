@@ -40,7 +40,7 @@ examples:
 exit codes: 0 done, 1 failure, 2 usage or config, 3 attestation refused, 130 interrupted (state saved)
 """
 
-_FULL = "free space, then go on with --resume"
+_FULL = "free space, then go on: --resume, or the same serve or join"
 _HINTS = {errno.ENOSPC: _FULL, errno.EDQUOT: _FULL, errno.EFBIG: _FULL}
 
 

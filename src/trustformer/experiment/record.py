@@ -98,7 +98,10 @@ class RunDirectory:
             os.replace(temporary, target)
         except OSError as error:
             temporary.unlink(missing_ok=True)
-            raise TrustformerError(f"{target} cannot be written: {error.strerror}", "free space and --resume") from None
+            raise TrustformerError(
+                f"{target} cannot be written: {error.strerror}",
+                "free space, then go on: --resume, or the same serve or join",
+            ) from None
 
     def write_json(self, name: str, value: object) -> None:
         """Replace a JSON file."""

@@ -38,7 +38,9 @@ def save_models(config: Config, prepared: Prepared, clients: Sequence[Client], d
             save_model(merged(prepared.model, adapted=False), directory.path / "base")
         prepared.tokenizer.save(folder)
     except (OSError, SafetensorError) as error:
-        raise TrustformerError(f"{folder} cannot be written: {error}", "free space and --resume") from None
+        raise TrustformerError(
+            f"{folder} cannot be written: {error}", "free space, then go on: --resume, or the same serve or join"
+        ) from None
 
 
 def make_result(

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from trustformer.enclave.session import Enclave
 from trustformer.errors import RoundsGoneError
-from trustformer.federation.ledger import Ledger
+from trustformer.federation.ledger import Ledger, named
 from trustformer.federation.remote import RemoteEnclave
 from trustformer.message import Reader, enc
 
@@ -60,8 +60,9 @@ class Host:
 
     def _keep(self, number: int, data: bytes) -> None:
         temporary = self._path(number).with_suffix(".new")
-        temporary.write_bytes(data)
-        with open(temporary, "rb") as file:
+        with named(temporary), open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, self._path(number))
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -39,10 +40,10 @@ class Ledger:
             self.entries = [Entry(**json.loads(line)) for line in whole_lines(path)]
 
     def add(self, client: str, direction: Direction, kind: str, size: int) -> None:
-        """Count one message of `size` bytes in the current round."""
+        """Count one message of `size` bytes in the current round; raises `OSError` naming the file."""
         entry = Entry(self.round, client, direction, kind, size)
         self.entries.append(entry)
-        with open(self._path, "a", encoding="utf-8") as file:
+        with named(self._path), open(self._path, "a", encoding="utf-8") as file:
             file.write(json.dumps(vars(entry)) + "\n")
 
     def total(self, direction: Direction, rounds: Iterable[int] | None = None) -> dict[str, int]:
@@ -64,6 +65,15 @@ class Ledger:
         kind, floor = ("upload", 0) if direction == "up" else ("sync", answer)
         chosen = (entry for entry in self.entries if (entry.direction, entry.kind) == (direction, kind))
         return sum(entry.bytes > floor for entry in chosen)
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Have an `OSError` name the file: that of a write on a full disk does not."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def whole_lines(path: Path) -> list[bytes]:

@@ -37,7 +37,8 @@ class RemoteEnclave:
         provider: kind of evidence the process makes.
         evidence: folder of the simulated root, or of Gramine's pseudo-files.
         log: where the process writes what it says.
-        restarts: how often a dead process is replaced; every further death is an error.
+        restarts: how often a dead process is replaced, also one that is killed as it starts; every further death is an
+            error.
 
     Raises:
         TrustformerError: the process ended while it started; the message is what it said last.
@@ -146,6 +147,14 @@ class RemoteEnclave:
         raise EnclaveLostError("the enclave process died and was started again", "clients say hello again")
 
     def _start(self) -> None:
+        """Start the process; again, if it is killed before it answers."""
+        while not self._spawn():
+            if self._restarts == 0:
+                raise TrustformerError("the enclave process is killed whenever it starts", f"read {self._log}")
+            self._restarts -= 1
+
+    def _spawn(self) -> bool:
+        """Whether the process came to answer; False if a signal ended it before."""
         self._folder.mkdir(mode=0o700, exist_ok=True)  # a process that ended by itself has removed it
         path = self._folder / "s"
         path.unlink(missing_ok=True)
@@ -159,10 +168,13 @@ class RemoteEnclave:
             try:
                 connection.connect(str(path))
                 self._socket = connection
-                return
+                return True
             except OSError:
                 connection.close()
-            if self._process.poll() is not None:
+            code = self._process.poll()
+            if code is not None and code < 0:
+                return False
+            if code is not None:
                 said = self._log.read_bytes()[-_LOG_BYTES:].decode("utf-8", "replace").strip().splitlines()
                 raise ConfigError("the enclave process did not start: " + (said[-1] if said else "it said nothing"))
             time.sleep(0.02)

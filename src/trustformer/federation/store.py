@@ -92,7 +92,9 @@ class ClientStore:
             os.replace(temporary, self.path)
         except (SafetensorError, OSError) as error:
             temporary.unlink(missing_ok=True)
-            raise TrustformerError(f"{self.path} cannot be written: {error}", "free space and --resume") from None
+            raise TrustformerError(
+                f"{self.path} cannot be written: {error}", "free space, then go on: --resume, or the same serve or join"
+            ) from None
 
 
 def _state(tensors: dict[str, Weights], meta: dict[str, str]) -> ClientState:

@@ -22,6 +22,9 @@ from trustformer.message import Reader
 
 POLL = (0.02, 1.0)
 """Seconds between two questions for a message: at first, and after a while without one."""
+_RECONNECT = 0.5
+_SILENT = 3.0
+"""Seconds that a reason not to be connected may last before it is shown: a SuperLink refuses nodes as it starts."""
 MAX_ANSWER = 2**32 - 1
 COMMANDS = ("take part", "finish", "sponsor")
 
@@ -58,7 +61,7 @@ class Conversation:
         if self._next.kind:
             self._command, self._next = self._next, Parcel("")
             return self._command
-        heard, told = time.monotonic(), ""
+        heard = time.monotonic()
         while True:
             try:
                 message = self._wait(self._patience)
@@ -69,22 +72,27 @@ class Conversation:
             except BundleError as error:
                 self._note(f"refused: {error.message}")
             except LostError as error:
-                if time.monotonic() - heard > self._patience:
-                    raise
-                if error.message not in (told, NOT_CONNECTED):
-                    self._note(f"waiting: {error.message}; trying again for {self._patience:,.0f} s at most")
-                    told = error.message
-                time.sleep(0.5)
-                if self._connect():
-                    heard, told = time.monotonic(), ""
+                self._reconnect(error, heard)
+                heard = time.monotonic()
 
-    def _connect(self) -> bool:
-        try:
-            self._node.connect()
-        except LostError:
-            return False
-        self._note("connected")
-        return True
+    def _reconnect(self, error: LostError, heard: float) -> None:
+        """Connect, saying why where that lasts; raises `LostError` when nothing was `heard` for `patience` seconds."""
+        told, since = NOT_CONNECTED, time.monotonic()
+        while time.monotonic() - heard <= self._patience:
+            if error.message != told and time.monotonic() - since > _SILENT:
+                self._note(f"waiting: {error.message}; trying again for {self._patience:,.0f} s at most")
+                told = error.message
+            time.sleep(_RECONNECT)
+            try:
+                self._node.connect()
+            except LostError as again:
+                if again.message != error.message:
+                    since = time.monotonic()
+                error = again
+            else:
+                self._note("connected")
+                return
+        raise error
 
     def done(self, note: str, body: bytes = b"") -> None:
         """Report what the command came to."""

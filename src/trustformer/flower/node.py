@@ -35,6 +35,8 @@ from trustformer.flower.post import Packed, unpack
 BEAT = 4.0
 """Seconds between signs of life. The SuperLink takes a node for lost after two intervals of the shortest it allows."""
 NOT_CONNECTED = "not connected"
+_REFUSALS = (401, 403, 412)
+"""Statuses of a node that Flower does not know: 412 when it activates, the others later."""
 _FAULTS = (httpx.HTTPError, ObjectPullError, ObjectPushError)
 
 
@@ -166,6 +168,6 @@ def _why(error: Exception) -> str:
     if not isinstance(error, httpx.HTTPStatusError):
         return str(error) or type(error).__name__
     code = error.response.status_code
-    if code in (401, 403):
+    if code in _REFUSALS:
         return f"it refuses this node ({code}): its key is not registered, or the clocks differ by minutes"
     return f"it answers {code}"

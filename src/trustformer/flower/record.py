@@ -99,9 +99,15 @@ class Record:
         assert len(signed) <= MAX_MESSAGE
         return [client for client, _ in manifest.uploads]
 
-    def current(self, number: int) -> set[str]:
-        """Clients that have trained for the round after `number`, or were combined in it."""
-        return self._trained.get(number + 1, set()) | set(self._rounds.get(number, {}).get("combined", ()))
+    @property
+    def last(self) -> int:
+        """The last round recorded as closed; 0 before the first."""
+        return max(self._rounds, default=0)
+
+    @property
+    def current(self) -> set[str]:
+        """Clients that hold the last round: combined in it, or trained for the next one."""
+        return self._trained.get(self.last + 1, set()) | set(self._rounds.get(self.last, {}).get("combined", ()))
 
     def line(self, number: int, rounds: int) -> str:
         """What a person wants to know of a closed round."""

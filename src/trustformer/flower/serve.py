@@ -17,7 +17,7 @@ from trustformer.federation.remote import RemoteEnclave
 from trustformer.flower.record import Record
 from trustformer.flower.relay import Relay
 from trustformer.flower.settings import HostConfig
-from trustformer.flower.superlink import SuperLink
+from trustformer.flower.superlink import GoneError, SuperLink
 
 
 def serve(folder: Path, reporter: Reporter) -> None:
@@ -47,7 +47,7 @@ def serve(folder: Path, reporter: Reporter) -> None:
             ledger = Ledger(folder / "ledger.jsonl")
             host, record = Host(enclave, folder / "released", ledger), Record(directory, clients, ledger)
             reporter.note(
-                f"run {terms.run_id.hex()}: {len(clients)} clients, {terms.rounds} rounds, round {host.round} done"
+                f"run {terms.run_id.hex()}: {len(clients)} clients, {terms.rounds} rounds, round {record.last} done"
             )
             for left in range(settings.restarts, -1, -1):
                 try:
@@ -66,7 +66,7 @@ def serve(folder: Path, reporter: Reporter) -> None:
                         )
                         relay.run()
                     return
-                except httpx.HTTPError as error:
+                except (httpx.HTTPError, GoneError) as error:
                     reporter.note(
                         f"the SuperLink is gone ({type(error).__name__}); it is started again, {left} times at most"
                     )

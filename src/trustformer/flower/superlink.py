@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import socket
 import subprocess
 import sys
 import threading
@@ -49,6 +50,7 @@ from trustformer.flower.post import Post
 
 _START_SECONDS = 120.0
 _STOP_SECONDS = 10.0
+_PORT_SECONDS = 20.0
 _BEAT = 10.0
 """Seconds between signs of life of the run; the SuperLink gives it up after about a minute without."""
 _CODE = """\
@@ -92,6 +94,10 @@ def bundle_hash(bundle: bytes) -> str:
     return hashlib.sha256(bundle).hexdigest()
 
 
+class GoneError(TrustformerError):
+    """The SuperLink was killed as it started: it may be started again."""
+
+
 class SuperLink:
     """Starts Flower's SuperLink, registers the nodes of the roster, and takes over one run.
 
@@ -127,9 +133,11 @@ class SuperLink:
         """Start the process anew and register all nodes.
 
         Raises:
-            TrustformerError: it ended at once, or does not answer.
+            GoneError: it was killed.
+            TrustformerError: its port is taken, it ended at once, or does not answer.
         """
         self.stop()
+        self._wait_for_port()
         self._folder.mkdir(parents=True, exist_ok=True)
         secret = self._folder / "superexec.secret"
         secret.unlink(missing_ok=True)
@@ -148,6 +156,22 @@ class SuperLink:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
         self._register()
 
+    def _wait_for_port(self) -> None:
+        """The SuperLink of a `serve` that was killed a moment ago ends a little later than that."""
+        deadline, host = time.monotonic() + _PORT_SECONDS, self._host.strip("[]")
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        while True:
+            try:
+                socket.create_server((host, self._port), family=family).close()
+                return
+            except OSError as error:
+                if time.monotonic() > deadline:
+                    raise TrustformerError(
+                        f"cannot listen on {self._host}:{self._port}: {error.strerror}",
+                        "end the process that does, or change `listen` in host.toml",
+                    ) from None
+            time.sleep(0.1)
+
     def _register(self) -> None:
         deadline = time.monotonic() + _START_SECONDS
         waiting = list(self._nodes.items())
@@ -160,6 +184,8 @@ class SuperLink:
                     self.clients[reply.node_id] = client
                     waiting.pop(0)
                 except httpx.TransportError:
+                    if self._process is not None and (self._process.poll() or 0) < 0:
+                        raise GoneError("the SuperLink was killed as it started") from None
                     if not self.alive or time.monotonic() > deadline:
                         raise TrustformerError(
                             "the SuperLink does not start", f"read {self._folder / 'superlink.log'}"

@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who is asked what: the host's conversations with all clients' nodes, one line each.
+
+It passes requests to the enclave and answers back, asks again whoever failed, fell silent or began anew, and finds a
+client that shares the common model with one that is too far behind.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from trustformer.errors import EnclaveLostError, ProtocolError, TrustformerError
+from trustformer.federation.host import Host, Link
+from trustformer.flower.parcel import Parcel
+from trustformer.flower.post import Post
+from trustformer.flower.record import Record
+from trustformer.message import enc
+
+POLL = (0.02, 0.3)
+"""Seconds between two questions for replies: right after one, and after a while without."""
+_NODES_EVERY = 1.0
+_RETRY = (0.2, 10.0)
+"""Seconds until a client that failed is asked again: at first, and after many times."""
+
+
+@dataclass
+class Line:
+    """The conversation with one client's node.
+
+    Attributes:
+        waiting: ids of messages without a reply yet; the last one is what counts.
+        round: of the last command; 0 for `finish`.
+        working: whether the client has not yet said what the last command came to.
+        probe: id of a message that only asks whether the client's process is still the same.
+        heard: when it last said anything.
+        failures: in a row; after each, it is asked again at `retry`.
+        out: why it is not asked any more in this round.
+    """
+
+    node: int
+    client: str
+    link: Link
+    online: bool = False
+    waiting: list[str] = field(default_factory=list)
+    round: int = -1
+    working: bool = False
+    probe: str = ""
+    heard: float = 0.0
+    failures: int = 0
+    retry: float = 0.0
+    out: str = ""
+
+
+class Switchboard:
+    """All lines of one run.
+
+    Args:
+        post: reaches the nodes.
+        clients: node id to client id, as registered.
+        host: relays to the enclave.
+        probe: seconds of silence after which a client is asked whether its process is still the same.
+        record: keeps what clients say of themselves.
+        note: shows one line.
+    """
+
+    def __init__(
+        self,
+        post: Post,
+        clients: Mapping[int, str],
+        host: Host,
+        *,
+        probe: float,
+        record: Record,
+        note: Callable[[str], None],
+    ) -> None:
+        self._post, self._probe, self._record, self._note = post, probe, record, note
+        self.lines = [Line(node, client, host.link(client)) for node, client in clients.items()]
+        """One a client, in the order of registration."""
+        self._asked: dict[str, tuple[Line, int, bytes]] = {}  # message to a sponsor -> who asked, its call, the request
+        self._nodes_at = 0.0
+        self._idle = POLL[0]
+        self.seen: set[str] = set()
+        """Clients that have been online since serve began."""
+
+    def renew(self) -> None:
+        """Something new begins: nobody is out, nobody has failed."""
+        for line in self.lines:
+            line.out, line.failures, line.retry = "", 0, 0.0
+
+    def pause(self) -> None:
+        """Wait before the next look: shortly after an answer, longer in silence."""
+        time.sleep(self._idle)
+        self._idle = min(1.3 * self._idle, POLL[1])
+
+    def command(self, parcel: Parcel, done: set[str]) -> None:
+        """Ask everyone online that is not `done` yet; ask again whoever failed, fell silent or began anew."""
+        now = time.monotonic()
+        if now >= self._nodes_at:
+            self._nodes_at = now + _NODES_EVERY
+            self._look(self._post.nodes())
+        for line in self.lines:
+            if not line.online or line.client in done or line.out or now < line.retry:
+                continue
+            if not line.working or line.round != parcel.round:
+                line.round, line.working, line.probe = parcel.round, True, ""
+                self._send(line, parcel)
+            elif not line.probe and now - line.heard > self._probe:
+                line.probe = self._send(line, parcel)
+
+    def _look(self, online: set[int]) -> None:
+        for line in self.lines:
+            if (line.node in online) != line.online:
+                line.online = line.node in online
+                self._note(f"client {line.client} is {'online' if line.online else 'offline'}")
+                line.working, line.retry = False, 0.0
+                self.seen.add(line.client)
+
+    def _send(self, line: Line, parcel: Parcel) -> str:
+        sent = self._post.send(line.node, parcel)
+        line.waiting.append(sent)
+        line.heard = time.monotonic()
+        return sent
+
+    def pump(self) -> None:
+        """Handle every reply that has come in."""
+        waiting = {sent: line for line in self.lines for sent in line.waiting}
+        if not waiting:
+            return
+        for sent, parcel in self._post.replies(list(waiting)):
+            line = waiting.get(sent)
+            if line is not None and sent in line.waiting:
+                newest = line.waiting[-1] == sent
+                line.waiting.remove(sent)
+                self._idle = POLL[0]
+                self._handle(line, parcel, sent, newest)
+
+    def _handle(self, line: Line, parcel: Parcel | None, sent: str, newest: bool) -> None:
+        if parcel is None:
+            line.working = line.working and not newest
+            if sent in self._asked:
+                self._sponsored(sent, line, Parcel("failed"))
+            return
+        line.heard = time.monotonic()
+        if sent == line.probe:
+            line.probe = ""
+        self._record.heard(line.client, parcel.round)
+        if sent in self._asked:
+            self._sponsored(sent, line, parcel)
+        elif parcel.kind in ("hello", "upload", "sync"):
+            self._answer(line, parcel)
+        elif parcel.kind == "common":
+            self._find_sponsor(line, parcel)
+        elif parcel.kind in ("done", "failed"):
+            self._settle(line, parcel)
+
+    def _settle(self, line: Line, parcel: Parcel) -> None:
+        line.working = False
+        if parcel.kind == "done":
+            line.failures = 0
+            if parcel.note == "finished":
+                self._record.finish(line.client)
+            self._record.status(line.client, parcel.note)
+            if parcel.note == "refused":
+                line.out = "refused by the enclave"
+            if parcel.note not in ("accepted", "finished"):
+                line.retry = time.monotonic() + _RETRY[0]
+            return
+        line.failures += 1
+        line.retry = time.monotonic() + min(_RETRY[0] * 1.6**line.failures, _RETRY[1])
+        if line.failures == 1 or line.failures % 10 == 0:
+            self._note(f"client {line.client} failed with {parcel.note[:60]!r}; it is asked again")
+
+    def _answer(self, line: Line, parcel: Parcel) -> None:
+        try:
+            if parcel.kind == "hello":
+                body = line.link.hello(parcel.body)
+            elif parcel.kind == "upload":
+                body = line.link.upload(parcel.body)
+            else:
+                body = line.link.sync(parcel.body, parcel.after, manifests_only=parcel.note == "manifests")
+            answer = Parcel("answer", call=parcel.call, body=body)
+        except TrustformerError as error:
+            if isinstance(error, EnclaveLostError):
+                self._note(error.message)
+            answer = _error(error, parcel.call)
+        self._send(line, answer)
+
+    # ---- the dense common model, from one client to another ----
+
+    def _find_sponsor(self, line: Line, parcel: Parcel) -> None:
+        free = [other for other in self.lines if other.online and not other.working and other is not line]
+        current = [other for other in free if other.client in self._record.current]
+        if not current:
+            error = ProtocolError("no client that is up to date is free to share the common model", "it is tried again")
+            self._send(line, _error(error, parcel.call))
+            return
+        sent = self._send(current[0], Parcel("sponsor", body=parcel.body))
+        self._asked[sent] = (line, parcel.call, parcel.body)
+
+    def _sponsored(self, sent: str, sponsor: Line, parcel: Parcel) -> None:
+        line, call, request = self._asked.pop(sent)
+        if parcel.kind != "done":
+            error = ProtocolError(f"client {sponsor.client} could not share the common model", "it is tried again")
+            self._send(line, _error(error, call))
+            return
+        reply = line.link.ask_common(request, lambda _: sponsor.link.answer_common(parcel.body))
+        self._send(line, Parcel("answer", call=call, body=enc(sponsor.client, reply)))
+
+
+def _error(error: TrustformerError, call: int) -> Parcel:
+    body = enc(type(error).__name__, error.message, error.hint)
+    return Parcel("error", call=call, note=type(error).__name__, body=body)

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `join` says while it cannot reach the SuperLink, or is refused by it."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("flwr", reason="needs the extra flower")
+
+from trustformer.errors import TrustformerError
+from trustformer.flower import conversation
+from trustformer.flower.conversation import Conversation
+from trustformer.flower.keys import make_node_key, make_tls
+from trustformer.flower.node import LostError, Node
+from trustformer.flower.superlink import SuperLink
+
+
+def _node(folder: Path, address: str) -> Node:
+    make_tls(folder / "tls", ["127.0.0.1"])
+    make_node_key(folder / "node.key", folder / "node.pub")
+    return Node(address, folder / "tls" / "ca.crt", folder / "node.key", "0" * 64, folder / "node.id")
+
+
+def test_a_superlink_that_is_not_there_is_named_once_and_given_up_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversation, "_SILENT", 0.1)
+    monkeypatch.setattr(conversation, "_RECONNECT", 0.05)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    said: list[str] = []
+    with pytest.raises(LostError, match="Connection refused"):
+        Conversation(_node(tmp_path, address), 1.0, said.append).command()
+    assert len(said) == 1
+    assert said[0].startswith(f"waiting: no connection to {address}")
+
+
+def test_a_reason_that_does_not_last_is_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nodes are refused for a moment whenever a SuperLink starts."""
+    monkeypatch.setattr(conversation, "_RECONNECT", 0.02)
+    node, said, tries = _node(tmp_path, "127.0.0.1:1"), list[str](), itertools.count()
+
+    def connect() -> None:
+        raise LostError(f"it refuses this node, try {next(tries)}")
+
+    monkeypatch.setattr(node, "connect", connect)
+    with pytest.raises(LostError, match="refuses this node"):
+        Conversation(node, 0.2, said.append).command()
+    assert next(tries) > 2
+    assert not said
+
+
+def test_a_port_that_is_taken_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trustformer.flower.superlink._PORT_SECONDS", 0.2)
+    make_tls(tmp_path / "tls", ["127.0.0.1"])
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(TrustformerError, match=f"cannot listen on {address}: Address already in use"):
+            SuperLink(tmp_path / "superlink", address, tmp_path / "tls", {}).start()

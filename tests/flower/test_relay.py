@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Late, repeated, lost and slow answers between `serve`, the enclave's process and three `join`, in seconds."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("flwr", reason="needs the extra flower")
+
+from wire import Threaded, Wire
+
+from trustformer.errors import TrustformerError
+from trustformer.experiment.config import load_config
+from trustformer.flower.parcel import Parcel
+from trustformer.flower.serve import serve
+from trustformer.flower.settings import HostConfig
+from trustformer.flower.setup import init_federation
+
+pytestmark = [
+    pytest.mark.timeout(300),  # threads of seven parties on a busy machine
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of what flwr itself uses
+]
+CLIENTS = ("0", "1", "2")
+Make = Callable[..., Threaded]
+
+
+@pytest.fixture
+def made(tmp_path: Path, settings: list[str], mini_model: None, monkeypatch: pytest.MonkeyPatch) -> Make:
+    """A federation of three clients and two exchanges, not started; the host's settings are given."""
+
+    def make(**host: Any) -> Threaded:
+        config = load_config(None, [*settings, "rounds=1", "enclave.release=acknowledged"])
+        init_federation(tmp_path / "fed", config, "127.0.0.1:1", HostConfig(**host))
+        return Threaded(tmp_path / "fed", Wire(), monkeypatch)
+
+    return make
+
+
+def records(fed: Path) -> list[dict[str, Any]]:
+    """Closed rounds."""
+    path = fed / "host" / "rounds.jsonl"
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+
+
+def results(fed: Path) -> dict[str, dict[str, Any]]:
+    """What each client ended with."""
+    return {c: json.loads((fed / f"client-{c}" / "state" / "result.json").read_text("utf-8")) for c in CLIENTS}
+
+
+def check_against_run(fed: Path, run: Callable[..., dict[str, Any]], out: Path) -> None:
+    """Every client's weights are those of `trustformer run` with the recorded cohorts."""
+    expected = run(out, "rounds=1", "enclave.release=acknowledged", f"clients.cohorts={fed / 'host' / 'rounds.jsonl'}")
+    assert {result["common_digest"] for result in results(fed).values()} == {expected["common_digest"]}
+    for client in records(fed)[-1]["present"]:
+        assert results(fed)[client]["weights_digest"] == expected["weights_digest"][client]
+
+
+def test_a_straggler_past_the_deadline_is_late_and_loses_nothing(
+    made: Make, tiny_run: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    fed = made(deadline=3.0, probe=60.0)
+    fed.wire.held = lambda client, parcel: (client, parcel.kind) == ("2", "upload") and not records(fed.fed)
+    fed.start(*CLIENTS)
+    fed.end()
+    first, last = records(fed.fed)
+    assert (first["combined"], first["late"]) == (["0", "1"], ["2"])
+    assert last["combined"] == ["0", "1", "2"]
+    assert fed.said.has("round 1: closed at its deadline without 2")
+    assert ("2", "late") in [(c, p.note) for c, p in fed.wire.sent if p.kind == "done"]
+    check_against_run(fed.fed, tiny_run, tmp_path / "run")
+
+
+def test_every_answer_twice_counts_once(made: Make, tiny_run: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    fed = made()
+    fed.wire.copies = 2
+    fed.start(*CLIENTS)
+    fed.end()
+    assert [record["combined"] for record in records(fed.fed)] == [["0", "1", "2"]] * 2
+    assert [record["late"] for record in records(fed.fed)] == [[], []]
+    check_against_run(fed.fed, tiny_run, tmp_path / "run")
+
+
+def test_a_silent_client_is_asked_whether_it_began_anew_and_counts_once(made: Make) -> None:
+    fed = made(probe=0.05)  # whoever trains longer than this is asked again, and answers both
+    fed.start(*CLIENTS)
+    fed.end()
+    assert [record["combined"] for record in records(fed.fed)] == [["0", "1", "2"]] * 2
+    assert "busy" in {parcel.kind for _, parcel in fed.wire.sent}
+    uploads = [(client, parcel.round) for client, parcel in fed.wire.sent if parcel.kind == "upload"]
+    assert len(uploads) == len(set(uploads)) == 6
+
+
+def test_a_lost_answer_is_asked_for_again(made: Make) -> None:
+    fed = made(probe=0.5)
+    lost: list[Parcel] = []
+
+    def first_receipt(client: str, parcel: Parcel) -> bool:
+        if (client, parcel.kind) == ("1", "done") and not lost:
+            lost.append(parcel)
+        return parcel in lost[:1]
+
+    fed.wire.lost = first_receipt
+    fed.start(*CLIENTS)
+    fed.end()
+    assert lost
+    assert [record["combined"] for record in records(fed.fed)] == [["0", "1", "2"]] * 2
+
+
+def test_too_few_at_the_deadline_is_a_new_try_in_which_all_send_again(
+    made: Make, tiny_run: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    fed = made(deadline=3.0, probe=60.0)
+    slow = {("1", "upload"), ("2", "upload")}
+    fed.wire.held = lambda client, parcel: (client, parcel.kind) in slow and not fed.said.has("try 2 of")
+    fed.start(*CLIENTS)
+    fed.end()
+    assert fed.said.has("round 1: 1 of the 2 updates needed; without 1 (at work), 2 (at work); try 2 of 24")
+    assert len(records(fed.fed)[0]["combined"]) >= 2
+    uploads = [client for client, parcel in fed.wire.sent if (parcel.kind, parcel.round) == ("upload", 1)]
+    assert uploads.count("0") == 2  # what the enclave had of the first try is gone
+    check_against_run(fed.fed, tiny_run, tmp_path / "run")
+
+
+def test_a_round_that_stays_too_small_ends_serve_with_the_names_of_who_is_missing(made: Make) -> None:
+    fed = made(deadline=0.3, attempts=2)
+    with pytest.raises(TrustformerError, match=re.escape("round 1: 0 of the 2 updates needed; without 0 (offline)")):
+        serve(fed.fed / "host", fed.said)
+    assert fed.said.has("try 2 of 2")
+
+
+def test_a_killed_enclave_is_replaced_and_clients_send_again(made: Make) -> None:
+    fed = made(probe=1.0)
+    fed.wire.held = lambda client, parcel: (client, parcel.kind) == ("2", "upload") and not fed.said.has("died")
+    fed.start(*CLIENTS)
+    fed.until(lambda: {c for c, p in fed.wire.sent if p.kind == "upload"} == set(CLIENTS))
+    listening = next(line for line in fed.said.lines if "listening" in line)
+    found = re.search(r"enclave (\d+)", listening)
+    assert found
+    os.kill(int(found[1]), signal.SIGKILL)
+    fed.end()
+    assert [record["combined"] for record in records(fed.fed)] == [["0", "1", "2"]] * 2
+    assert len({result["common_digest"] for result in results(fed.fed).values()}) == 1
