@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """A deployment under attack by chance: each run must end in the weights that `trustformer run` gives.
 
-    OMP_NUM_THREADS=1 python benchmarks/flower/chaos.py --runs 30        (as root; some minutes a run on two cores)
+    OMP_NUM_THREADS=1 python benchmarks/flower/chaos.py --runs 30        (as root; a minute or two a run on two cores)
 
-Three clients, two rounds and a closing exchange, over TLS with authentication of nodes. Every run draws from its
+Three clients, three rounds and a closing exchange, over TLS with authentication of nodes. Every run draws from its
 seed: one SIGKILL each of a client, the enclave, the SuperLink and `serve` (the relay); in every round each client is
-gone with a chance of 30 %; one client crawls past the deadline; one comes back wrong (another version, signing
-key, node key, policy or clock) before it comes back right; one disk, a client's or the host's, is full for a while.
-A process that ended is started again by its own command, `serve` also if it ended before all clients had taken over
-the last round (it says so), and nothing else is done. Every run adds a line to
-benchmarks/results/chaos.jsonl; seeds that are there are not run again.
+gone with a chance of 30 %; one client stands still past the deadline with an update that is ready; one comes back wrong
+(another version, signing key, node key, policy or clock) before it comes back right; one disk, a client's or the
+host's, is full until its process has ended. A process that was killed or has ended is started again by its own command,
+`serve` also if it ended before all clients had taken over the last round (it says so), and nothing else is done.
 
-Disks are small tmpfs mounts, hence root; the wrong clock needs `faketime`.
+Every run adds a line to benchmarks/results/chaos.jsonl; seeds that are there are not run again. Of each fault it says
+what shows that it struck; one that did not is listed as missed. `by_command` counts the commands that were typed
+because a process had ended, `unasked` lists ends that no fault had asked for.
+
+Disks are small tmpfs mounts, hence root; the wrong clock is a small library (`clock.c`), which needs a C compiler.
 """
 
 from __future__ import annotations
@@ -21,333 +24,132 @@ import json
 import os
 import random
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from processes import Verb, child, free_port, load, wait_for
-
-import trustformer
+from faults import ENCLAVE, SUPERLINK, Fault, drop, full_disk, kill, kill_child, straggle, wrong
+from ground import CLIENTS, ROUNDS, Ground
+from processes import load
 
 RESULT = Path(__file__).parents[1] / "results" / "chaos.jsonl"
-SETTINGS = {
-    "data.limit": 60,
-    "rounds": 2,
-    "tokenizer.vocab_size": 200,
-    "model.max_length": 24,
-    "evaluation.test_pairs": 4,
-    "evaluation.valid_pairs": 4,
-    "method.clusters": 16,
-    "clients.count": 3,
-    "enclave.release": "acknowledged",
-}
-FLAGS = [part for key, value in SETTINGS.items() for part in ("--set", f"{key}={value}")]
-CLIENTS = ("0", "1", "2")
-CHILDREN = ("trustformer.enclave", "flower_superlink")
-"""Of `serve`, by what stands in their command lines."""
-DEADLINE = 25.0
-"""Seconds of one try at a round."""
-CRAWL = (0.5, 6.0)
-"""A straggler runs for so many seconds and then stands still for so many: slow, yet never taken for lost."""
 WRONG = ("version", "key", "node key", "policy", "clock")
 DROPOUT = 0.3
-DISK = "200m"
-LIMIT = 900.0
+LIMIT = 600.0
 
 
-class Site:
-    """One federation in a folder of its own, every party's files on a disk of its own."""
+@dataclass
+class Event:
+    """A fault that waits for its round, its second after that round began, and for its party to be there."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
-        self.folder, self.fed, self.seed = folder, folder / "fed", seed
-        self.logs = {name: folder / f"{name}.log" for name in ("setup", "serve", *CLIENTS)}
-        self.flags = [*FLAGS, "--set", f"seed={seed}"]
-        self.starts = dict.fromkeys(("serve", *CLIENTS), 0)
-        self.processes: dict[str, Verb] = {}
-        self.held: set[str] = set()
-        self.codes: list[str] = []
-        self._served = time.monotonic()
-        self._mounts: list[Path] = []
-        made = folder / "made"
-        address = f"127.0.0.1:{free_port()}"
-        self.once(["init-federation", str(made), "--address", address, *self.flags], "setup")
-        host = (made / "host" / "host.toml").read_text("utf-8")
-        host = host.replace("deadline = 3600.0", f"deadline = {DEADLINE}").replace("probe = 5.0", "probe = 2.0")
-        (made / "host" / "host.toml").write_text(host, "utf-8")
-        for part in sorted(made.iterdir()):
-            if part.is_dir():
-                disk = self.fed / part.name
-                disk.mkdir(parents=True)
-                subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", disk], check=True)
-                self._mounts.append(disk)
-                shutil.copytree(part, disk, dirs_exist_ok=True)
-
-    def close(self) -> None:
-        """End every process, let the disks go."""
-        for verb in self.processes.values():
-            verb.kill()
-        for disk in self._mounts:
-            wait_for(lambda disk=disk: subprocess.run(["umount", disk], capture_output=True).returncode == 0, 30)
-
-    def once(self, arguments: list[str], log: str) -> None:
-        """Run a command to its end."""
-        verb = Verb(arguments, self.logs[log])
-        if not wait_for(lambda: verb.poll() is not None, 300) or verb.code:
-            verb.kill()
-            raise RuntimeError(f"{arguments[0]} ended with {verb.code}: {self.said(log)}")
-
-    def said(self, name: str, since: int = 0) -> str:
-        """What a process printed."""
-        return self.logs[name].read_text("utf-8")[since:] if self.logs[name].exists() else ""
-
-    def disk(self, name: str) -> Path:
-        """Folder of the host or of a client."""
-        return self.fed / ("host" if name == "serve" else f"client-{name}")
-
-    def start(self, name: str) -> None:
-        """The documented command, whatever happened before."""
-        self.starts[name] += 1
-        verb = "serve" if name == "serve" else "join"
-        self.processes[name] = Verb([verb, str(self.disk(name))], self.logs[name])
-
-    def tend(self) -> None:
-        """Start again what ended with an error and is not meant to be away."""
-        for name, process in self.processes.items():
-            if process.poll() and name not in self.held:
-                self.codes.append(f"{name}: {process.code}")
-                self.start(name)
-        serve = self.processes["serve"]
-        if serve.poll() is None or self.over or "serve" in self.held:
-            self._served = time.monotonic()
-        elif time.monotonic() - self._served > 10:
-            self.codes.append("serve: 0, before all clients had the last round")
-            self.start("serve")
-
-    @property
-    def closed(self) -> int:
-        """Rounds that are closed."""
-        path = self.disk("serve") / "rounds.jsonl"
-        return len(path.read_text("utf-8").splitlines()) if path.exists() else 0
-
-    @property
-    def over(self) -> bool:
-        """Whether all have ended well."""
-        return all(process.poll() == 0 for process in self.processes.values())
+    round: int
+    second: float
+    what: str
+    whom: str
+    make: Callable[[], Fault]
+    fault: Fault | None = None
+    record: dict[str, Any] | None = None
 
 
 class Chaos:
-    """Draws what happens when, and does it.
+    """Draws what happens when, and does it."""
 
-    An event waits for its round and its second after that round began; what it undoes later waits in `_later`.
-    """
-
-    def __init__(self, site: Site) -> None:
-        self._site, self._draw = site, random.Random(site.seed)
+    def __init__(self, ground: Ground) -> None:
+        self._ground, self._draw = ground, random.Random(ground.seed)
+        self._started = self._since = time.monotonic()
+        self._round = 0
+        self._waiting = sorted(self._plan(), key=lambda event: (event.round, event.second))
+        self._running: list[Event] = []
         self.log: list[dict[str, Any]] = []
-        self._started = time.monotonic()
-        self._round, self._since = 0, self._started
-        self._later: list[tuple[Callable[[], bool], Callable[[], None]]] = []
-        draw, wrong = self._draw, WRONG[site.seed % len(WRONG)]
-        plan: list[tuple[int, float, str, Callable[[str], None], str]] = [
-            (draw.randint(1, 3), draw.uniform(0, 6), "kill client", self._kill, draw.choice(CLIENTS)),
-            (draw.randint(1, 3), draw.uniform(0, 6), "kill enclave", self._kill_child, CHILDREN[0]),
-            (draw.randint(1, 3), draw.uniform(0, 6), "kill SuperLink", self._kill_child, CHILDREN[1]),
-            (draw.randint(1, 3), draw.uniform(0, 6), "kill serve", self._kill, "serve"),
-            (draw.randint(1, 3), draw.uniform(0, 2), "straggle", self._crawl, draw.choice(CLIENTS)),
-            (draw.randint(1, 3), draw.uniform(0, 4), f"wrong {wrong}", self._spoil, draw.choice(CLIENTS)),
-            (draw.randint(1, 3), draw.uniform(0, 4), "full disk", self._fill, draw.choice(("serve", *CLIENTS))),
+
+    def _plan(self) -> list[Event]:
+        draw, ground = self._draw, self._ground
+        away, slow, still = self._absences()
+        kind = WRONG[ground.seed % len(WRONG)]
+        early = [number for number in range(1, ROUNDS) if number != still]
+
+        def event(what: str, whom: str, make: Callable[[], Fault], seconds: float, rounds: list[int]) -> Event:
+            return Event(draw.choice(rounds), draw.uniform(0, seconds), what, whom, make)
+
+        killed, spoilt, full = draw.choice(CLIENTS), draw.choice(CLIENTS), draw.choice(("serve", *CLIENTS))
+        every = list(range(1, ROUNDS))
+        return [
+            event("kill client", killed, lambda: kill(ground, killed, draw), 3, every),
+            event("kill enclave", "serve", lambda: kill_child(ground, ENCLAVE), 3, every),
+            event("kill SuperLink", "serve", lambda: kill_child(ground, SUPERLINK), 3, every),
+            event("kill serve", "serve", lambda: kill(ground, "serve", draw), 3, every),
+            event(f"wrong {kind}", spoilt, lambda: wrong(ground, spoilt, kind, draw), 2, early),
+            event("full disk", full, lambda: full_disk(ground, full), 2, early),
+            Event(still, 0.0, "straggle", slow, lambda: straggle(ground, slow, still)),
+            *(Event(n, 0.0, "drop", who, lambda n=n, who=who: drop(ground, who, n)) for n, who in away),
         ]
-        plan += [
-            (number, draw.uniform(0, 4), "drop", self._drop, client)
-            for number in range(1, 4)
-            for client in CLIENTS
-            if draw.random() < DROPOUT
-        ]
-        self._plan = sorted(plan, key=lambda event: event[:2])
-        self._wrong = wrong
+
+    def _absences(self) -> tuple[list[tuple[int, str]], str, int]:
+        """Who is gone in which round; and a straggler in a round that can be closed without it."""
+        while True:
+            rounds = range(1, ROUNDS + 1)
+            away = [(n, client) for n in rounds for client in CLIENTS if self._draw.random() < DROPOUT]
+            quiet = [n for n in rounds[:-1] if n not in dict(away)]
+            if quiet:
+                return away, self._draw.choice(CLIENTS), self._draw.choice(quiet)
 
     def step(self) -> None:
         """Do what is due."""
-        if self._site.closed + 1 != self._round:
-            self._round, self._since = self._site.closed + 1, time.monotonic()
-        now = time.monotonic() - self._since
-        for event in [e for e in self._plan if e[0] < self._round or (e[0] == self._round and e[1] <= now)]:
-            _, _, what, do, whom = event
-            running = self._site.processes["serve" if whom in CHILDREN else whom].poll() is None
-            if what != "drop" and (whom in self._site.held or (not running and not self._site.over)):
-                continue  # it is away: this waits until it is back
-            self._plan.remove(event)
-            if whom in self._site.held or not running:
-                continue
-            self._note(what, whom)
-            do(whom)
-        for due, undo in list(self._later):
-            if due():
-                self._later.remove((due, undo))
-                undo()
+        ground = self._ground
+        if ground.open != self._round:
+            self._round, self._since = ground.open, time.monotonic()
+        second = time.monotonic() - self._since
+        for event in list(self._waiting):
+            if (event.round, event.second) <= (self._round, second if event.round == self._round else 1e9):
+                self._try(event)
+        for event in list(self._running):
+            assert event.fault is not None
+            try:
+                next(event.fault)
+            except StopIteration as end:
+                self._running.remove(event)
+                ground.held.discard(event.whom)
+                self._note(event, end.value)
+
+    def _try(self, event: Event) -> None:
+        ground = self._ground
+        if ground.over or (event.what in ("drop", "straggle") and self._round > event.round):
+            self._waiting.remove(event)
+            self._note(event, "")
+        elif event.whom not in ground.held and ground.runs(event.whom):
+            if event.what == "straggle" and ground.held - {"serve"}:
+                return  # with two away it would not be late: nothing could be closed
+            self._waiting.remove(event)
+            ground.held.add(event.whom)
+            event.second, event.fault = time.monotonic() - self._started, event.make()
+            self._running.append(event)
+
+    def _note(self, event: Event, struck: str) -> None:
+        now = time.monotonic() - self._started
+        begun = event.second if event.fault is not None else now
+        self.log.append(
+            {"what": event.what, "whom": event.whom, "round": event.round}
+            | {"from": round(begun, 1), "to": round(now, 1), "struck": struck.replace(str(self._ground.folder), "")}
+        )
 
     @property
     def over(self) -> bool:
         """Whether everything was done and undone."""
-        return not self._plan and not self._later
-
-    def _note(self, what: str, whom: str, said: str = "") -> None:
-        event = {"second": round(time.monotonic() - self._started, 1), "round": self._round, "what": what, "whom": whom}
-        self.log.append(event | ({"said": said} if said else {}))
-
-    def _after(self, seconds: float, do: Callable[[], None]) -> None:
-        at = time.monotonic() + seconds
-        self._later.append((lambda: time.monotonic() >= at, do))
-
-    def _round_over(self, seconds: float) -> Callable[[], bool]:
-        number, at = self._round, time.monotonic() + seconds
-        return lambda: self._site.closed >= number or time.monotonic() >= at
-
-    def _away(self, whom: str) -> None:
-        self._site.held.add(whom)
-        self._site.processes[whom].kill()
-
-    def _back(self, whom: str) -> None:
-        self._site.start(whom)
-        self._site.held.discard(whom)
-
-    def _kill(self, whom: str) -> None:
-        self._away(whom)
-        self._after(self._draw.uniform(0, 3), lambda: self._back(whom))
-
-    def _drop(self, whom: str) -> None:
-        self._away(whom)
-        self._later.append((self._round_over(2.5 * DEADLINE), lambda: self._back(whom)))
-
-    def _kill_child(self, word: str) -> None:
-        pid = child(self._site.processes["serve"].pid, word)
-        if pid:
-            os.kill(pid, signal.SIGKILL)
-        else:
-            self.log[-1]["what"] += ", but it is not there"
-
-    def _crawl(self, whom: str) -> None:
-        process, over = self._site.processes[whom], self._round_over(3 * DEADLINE)
-        self._site.held.add(whom)
-        state = {"still": False, "until": 0.0}
-
-        def pulse() -> bool:
-            if over() or process.poll() is not None:
-                return True
-            if time.monotonic() >= state["until"]:
-                state["still"] = not state["still"]
-                os.kill(process.pid, signal.SIGSTOP if state["still"] else signal.SIGCONT)
-                state["until"] = time.monotonic() + CRAWL[state["still"]]
-            return False
-
-        def go_on() -> None:
-            if process.poll() is None:
-                os.kill(process.pid, signal.SIGCONT)
-            self._site.held.discard(whom)
-
-        self._later.append((pulse, go_on))
-
-    def _fill(self, whom: str) -> None:
-        """No byte is left on its disk until it has ended of that, or for 20 seconds."""
-        ballast, process = self._site.disk(whom) / "ballast", self._site.processes[whom]
-        self._site.held.add(whom)
-        since = len(self._site.said(whom))
-        with open(ballast, "wb", buffering=0) as file:
-            try:
-                while True:
-                    file.write(bytes(2**20))
-            except OSError:
-                pass
-
-        def free() -> None:
-            ballast.unlink()
-            ended = process.poll()
-            errors = [line for line in self._site.said(whom, since).splitlines() if line.startswith("error: ")]
-            self._note("disk freed", whom, f"ended with {ended}: {errors[-1] if errors else ''}" if ended else "ran on")
-            if ended:
-                self._back(whom)
-            self._site.held.discard(whom)
-
-        at = time.monotonic() + 20
-        self._later.append((lambda: process.poll() is not None or time.monotonic() > at, free))
-
-    def _spoil(self, whom: str) -> None:
-        """The client comes back wrong; when it has been refused, it comes back as it was."""
-        self._away(whom)
-        folder, since = self._site.disk(whom), len(self._site.said(whom))
-        kept = self._site.folder / "kept"
-        kept.mkdir()
-        command, name = [sys.executable, "-m", "trustformer", "join", str(folder)], ""
-        environment = os.environ | {"PYTHONPATH": str(Path(trustformer.__file__).parents[1])}
-        if self._wrong == "version":
-            other = self._site.folder / "other"
-            shutil.copytree(Path(trustformer.__file__).parent, other / "trustformer")
-            for file in other.rglob("*.py"):
-                file.write_text(file.read_text("utf-8").replace("tfl/1", "tfl/0"), "utf-8")
-            environment["PYTHONPATH"] = str(other)
-        elif self._wrong == "clock":
-            command = ["faketime", "-f", self._draw.choice(("+10m", "-10m")), *command]
-        else:
-            name = {"key": "identity.key", "node key": "node.key", "policy": "policy.toml"}[self._wrong]
-            shutil.copy2(folder / name, kept / name)
-            self._alter(folder / name)
-        if name:
-            process: Any = Verb(["join", str(folder)], self._site.logs[whom])
-        else:
-            with open(self._site.logs[whom], "ab") as log:
-                process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
-        at = time.monotonic() + 300
-
-        def refused() -> str:
-            words = ("error: ", "refuses this node")
-            lines = self._site.said(whom, since).splitlines()
-            return next((line for line in lines if any(word in line for word in words)), "")
-
-        def right_again() -> None:
-            wait_for(lambda: process.poll() is not None, 3)
-            code = process.poll()
-            process.kill()
-            if not name:
-                process.wait()
-            if name:
-                shutil.copy2(kept / name, folder / name)
-            self._note("refused", whom, f"{refused() or 'NOTHING'} (exit {code})")
-            self._back(whom)
-
-        self._later.append(
-            (lambda: bool(refused()) or process.poll() is not None or time.monotonic() > at, right_again)
-        )
-
-    def _alter(self, path: Path) -> None:
-        if path.name == "policy.toml":
-            text = path.read_text("utf-8")
-            start = text.index('mrenclave = ["') + len('mrenclave = ["')
-            path.write_text(text[:start] + "ab" * 32 + text[start + 64 :], "utf-8")
-        elif path.name == "node.key":
-            from trustformer.flower.keys import make_node_key
-
-            path.unlink()
-            make_node_key(path, path.with_suffix(".pub"))
-        else:
-            from trustformer.secure.identity import Identity
-
-            path.unlink()
-            Identity.generate().save(path)
+        return not self._waiting and not self._running
 
 
-def compare(site: Site) -> dict[str, Any]:
+def compare(ground: Ground) -> dict[str, Any]:
     """Every client against `trustformer run` with the recorded cohorts."""
-    cohorts = site.disk("serve") / "rounds.jsonl"
-    site.once(["run", "--out", str(site.folder / "run"), *site.flags, "--set", f"clients.cohorts={cohorts}"], "setup")
-    expected = json.loads((site.folder / "run" / "result.json").read_text("utf-8"))
-    rounds = [json.loads(line) for line in cohorts.read_text("utf-8").splitlines()]
-    results = {c: json.loads((site.disk(c) / "state" / "result.json").read_text("utf-8")) for c in CLIENTS}
+    cohorts, out = ground.disk("serve") / "rounds.jsonl", ground.folder / "run"
+    ground.once(["run", "--out", str(out), *ground.flags, "--set", f"clients.cohorts={cohorts}"], "setup")
+    expected = json.loads((out / "result.json").read_text("utf-8"))
+    rounds = ground.rounds
+    results = {c: json.loads((ground.disk(c) / "state" / "result.json").read_text("utf-8")) for c in CLIENTS}
     # A client that missed the last exchange has caught up here; `run` ends without it.
     there = [client for client in CLIENTS if client in rounds[-1]["present"]]
     return {
@@ -361,27 +163,30 @@ def run(seed: int, keep: bool) -> dict[str, Any]:
     """One run; its line of the result."""
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
     started = time.monotonic()
-    site = Site(folder, seed)
-    result: dict[str, Any] = {"seed": seed, "done": False}
+    ground = Ground(folder, seed)
+    result: dict[str, Any] = {"seed": seed, "equal": False}
     try:
-        chaos = Chaos(site)
-        for name in site.starts:
-            site.start(name)
-        while not (site.over and chaos.over) and time.monotonic() - started < LIMIT:
+        chaos = Chaos(ground)
+        for name in ground.starts:
+            ground.start(name)
+        while not (ground.over and chaos.over) and time.monotonic() - started < LIMIT:
             chaos.step()
-            site.tend()
-            time.sleep(0.05)
-        result |= {"done": site.over, "events": chaos.log, "ended_and_started_again": site.codes}
-        result |= {"starts": site.starts, "seconds": round(time.monotonic() - started, 1)}
-        if site.over:
-            result |= compare(site)
+            ground.tend()
+            time.sleep(0.003)
+        result |= {"done": ground.over, "faults": [f for f in chaos.log if f["struck"]]}
+        result |= {"missed": [f for f in chaos.log if not f["struck"]], "unasked": ground.unasked}
+        result |= {"by_command": {name: count - 1 for name, count in ground.starts.items()}}
+        result |= {"tracebacks": sum(ground.said(name).count("Traceback") for name in ground.starts)}
+        result |= {"seconds": round(time.monotonic() - started, 1)}
+        if ground.over:
+            result |= compare(ground)
+            result["equal"] = result["common_equal"] and all(result["weights_equal"].values())
     finally:
-        site.close()
-        if not keep:
-            shutil.rmtree(folder, ignore_errors=True)
-        else:
+        ground.close()
+        if keep:
             print(folder, file=sys.stderr)
-    result["equal"] = bool(result.get("common_equal")) and all(result["weights_equal"].values())
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
     return result
 
 
