@@ -86,11 +86,20 @@ def drop(ground: Ground, whom: str, number: int) -> Fault:
 def straggle(ground: Ground, whom: str, number: int) -> Fault:
     """Stands still from when it has trained until the round is closed without it, then goes on and sends."""
     process = ground.processes[whom]
-    yield from _until(lambda: ground.trained(whom) >= number or not ground.runs(whom) or ground.open > number, 60)
-    if not ground.runs(whom) or ground.open > number:
+
+    def still_after_training() -> bool:
+        """Lets it run for a moment; what it has trained is on its disk before it begins to send."""
+        if not ground.runs(whom):
+            return True
+        os.kill(process.pid, signal.SIGCONT)
+        time.sleep(0.008)
+        os.kill(process.pid, signal.SIGSTOP)
+        return ground.trained(whom) >= number or ground.open > number
+
+    yield from _until(still_after_training, 60)
+    yield from _until(lambda: ground.open > number or not ground.runs(whom), 4 * DEADLINE)
+    if not ground.runs(whom):
         return ""
-    os.kill(process.pid, signal.SIGSTOP)
-    yield from _until(lambda: ground.open > number, 4 * DEADLINE)
     os.kill(process.pid, signal.SIGCONT)
     if ground.open == number or whom in ground.rounds[number - 1]["combined"]:
         return ""
@@ -129,7 +138,7 @@ def wrong(ground: Ground, whom: str, kind: str, draw: Random) -> Fault:
     else:
         process = _elsewhere(ground, whom, kind, draw)
     yield from _until(lambda: REFUSALS[kind] in ground.said(whom, since) or process.poll() is not None, 90)
-    yield from _until(lambda: process.poll() is not None, 1)
+    yield from _until(lambda: process.poll() is not None, 1 if kind in ("node key", "clock") else 10)
     code = process.poll()
     process.kill()
     if not isinstance(process, Verb):

@@ -67,7 +67,15 @@ def test_a_straggler_past_the_deadline_is_late_and_loses_nothing(
     made: Make, tiny_run: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     fed = made(deadline=3.0, probe=60.0)
-    fed.wire.held = lambda client, parcel: (client, parcel.kind) == ("2", "upload") and not records(fed.fed)
+
+    def held(client: str, parcel: Parcel) -> bool:
+        """Client 2's first update until round 1 is closed, all second ones until it is written that it was late."""
+        closed = records(fed.fed)
+        if parcel.kind != "upload":
+            return False
+        return (client == "2" and not closed) if parcel.round == 1 else closed[0]["late"] != ["2"]
+
+    fed.wire.held = held
     fed.start(*CLIENTS)
     fed.end()
     first, last = records(fed.fed)

@@ -29,6 +29,7 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from trustformer.errors import ConfigError, TrustformerError
+from trustformer.federation.ledger import named
 from trustformer.flower.parcel import Parcel
 from trustformer.flower.post import Packed, unpack
 
@@ -96,7 +97,8 @@ class Node:
             client.close()
             raise LostError(f"no connection to {self._superlink}: {_why(error)}") from None
         temporary = self._memo.with_suffix(".new")
-        temporary.write_text(str(self._node.node_id), "utf-8")
+        with named(temporary):
+            temporary.write_text(str(self._node.node_id), "utf-8")
         os.replace(temporary, self._memo)
         self._client, self._allowed, self._stop = client, {}, threading.Event()
         threading.Thread(target=self._beat, args=(client, self._node, self._stop), daemon=True).start()

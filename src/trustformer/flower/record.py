@@ -31,7 +31,6 @@ class Record:
         self._rounds: dict[int, dict[str, Any]] = {record["round"]: record for record in directory.rounds()}
         self._trained: dict[int, set[str]] = {n: set(record["present"]) for n, record in self._rounds.items()}
         self._statuses: dict[str, str] = {}
-        self._dirty = False
         self._started = time.monotonic()
         done = directory.path / "finished.json"
         self.finished: set[str] = set(json.loads(done.read_text("utf-8"))) if done.exists() else set()
@@ -54,11 +53,12 @@ class Record:
         self._ledger.round, self._statuses, self._started = number, {}, time.monotonic()
 
     def heard(self, client: str, trained: int) -> None:
-        """A client says how far it has trained."""
+        """A client says how far it has trained; of a closed round that is written before the client goes on."""
         known = self._trained.setdefault(trained, set())
-        if trained > 0 and client not in known:
+        if client not in known:
             known.add(client)
-            self._dirty = self._dirty or trained in self._rounds
+            if trained in self._rounds:
+                self._write()
 
     def status(self, client: str, status: str) -> None:
         """A client's receipt in the open round."""
@@ -76,11 +76,6 @@ class Record:
         }
         self._write()
 
-    def save_late(self) -> None:
-        """Write again where a client turned out to have trained for a round that was closed without it."""
-        if self._dirty:
-            self._write()
-
     def _write(self) -> None:
         for number, record in self._rounds.items():
             combined = record["combined"]
@@ -89,7 +84,6 @@ class Record:
             record["late"] = [client for client in record["present"] if client not in combined]
         lines = [json.dumps(self._rounds[number]) + "\n" for number in sorted(self._rounds)]
         self._directory.write("rounds.jsonl", "".join(lines).encode())
-        self._dirty = False
 
     @staticmethod
     def _combined(number: int, host: Host) -> list[str]:

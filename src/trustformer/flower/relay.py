@@ -140,7 +140,6 @@ class Relay:
             self._board.pump()
             done = self._record.finished
             self._board.command(Parcel("finish"), done)
-            self._record.save_late()
             waiting = [line for line in self._board.lines if line.client not in done and not line.out]
             if not any(self._expected(line, late=False) for line in waiting):
                 break
