@@ -88,13 +88,16 @@ def straggle(ground: Ground, whom: str, number: int) -> Fault:
     process = ground.processes[whom]
 
     def still_after_training() -> bool:
-        """Lets it run for a moment; what it has trained is on its disk before it begins to send."""
-        if not ground.runs(whom):
-            return True
-        os.kill(process.pid, signal.SIGCONT)
-        time.sleep(0.008)
-        os.kill(process.pid, signal.SIGSTOP)
-        return ground.trained(whom) >= number or ground.open > number
+        """Lets it run for moments; what it has trained is on its disk before it begins to send."""
+        for _ in range(20):
+            if not ground.runs(whom):
+                return True
+            os.kill(process.pid, signal.SIGCONT)
+            time.sleep(0.002)
+            os.kill(process.pid, signal.SIGSTOP)
+            if ground.trained(whom) >= number or ground.open > number:
+                return True
+        return False
 
     yield from _until(still_after_training, 60)
     yield from _until(lambda: ground.open > number or not ground.runs(whom), 4 * DEADLINE)

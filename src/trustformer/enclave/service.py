@@ -32,6 +32,7 @@ SMALL = 4096
 """Bound in bytes of every request but an upload."""
 PATIENCE = 30.0
 """Seconds a frame may take to arrive or to be taken; a silent host must not stop the loop for others."""
+_FIRST = 6.0
 MAX_PATH = 107  # sun_path, unix(7), less its final zero
 
 
@@ -49,7 +50,8 @@ class Service:
         config: the run's terms; bounds every frame.
         address: path of a Unix socket, made here with mode 0600, or `tcp:PORT` of the loopback device: Unix sockets
             of a library OS cannot be reached from outside. Whoever connects is as untrusted either way.
-        linger: False to end when the last connection is closed, or when none comes within `PATIENCE`.
+        linger: False to end when the last connection is closed, or when none comes within six seconds: whoever
+            started this process connects at once, unless it was killed.
 
     Raises:
         ConfigError: the socket cannot be made.
@@ -66,7 +68,7 @@ class Service:
         selector.register(self._listener, selectors.EVENT_READ)
         served = False
         try:
-            while self._linger or connections or not (served or time.monotonic() - alone_since > PATIENCE):
+            while self._linger or connections or not (served or time.monotonic() - alone_since > _FIRST):
                 for key, _ in selector.select(timeout=1.0):
                     connection = key.fileobj
                     assert isinstance(connection, socket.socket)

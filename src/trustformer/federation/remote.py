@@ -176,7 +176,8 @@ class RemoteEnclave:
                 return False
             if code is not None:
                 said = self._log.read_bytes()[-_LOG_BYTES:].decode("utf-8", "replace").strip().splitlines()
-                raise ConfigError("the enclave process did not start: " + (said[-1] if said else "it said nothing"))
+                errors = [line for line in said if line.startswith("error: ")] or said or ["it said nothing"]
+                raise ConfigError(f"the enclave process did not start: {errors[-1].removeprefix('error: ')}")
             time.sleep(0.02)
         raise TrustformerError(f"the enclave process does not answer after {_START_SECONDS:g} s", f"read {self._log}")
 
