@@ -54,7 +54,8 @@ results: setup
 figures: setup
 	@$(BIN)/python benchmarks/figures.py benchmarks/results/multi30k docs/images
 
-# docs/families.md: a small run of every model family and method, one seed; what is recorded is not run again.
+# docs/families.md: a small run of every model family and method, three seeds; about a quarter of an hour on one core.
+# What is recorded is not run again.
 families: setup
 	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/families.py run
 

@@ -4,7 +4,7 @@ python benchmarks/families.py run [--seeds 1 2 3] [--only NAME ...]   # what is 
 python benchmarks/families.py page                                     # from the committed records alone
 
 The configs of configs/families/lora name their method and start from the model of their base.toml; the others are run
-by each of METHODS.
+by each of METHODS. Adapters are run with the first seed alone.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from keep import keep
+from keep import is_recorded, keep
 
 from trustformer.experiment.config import load_config
 from trustformer.experiment.reporter import PlainReporter
@@ -36,6 +36,15 @@ TASKS = {
     "masked-lm": ("Hidden tokens", ("bert", "distilbert")),
     "classification": ("Nine domain labels", ("bert-labels", "distilbert-labels")),
 }
+ALIKE = ROOT / "benchmarks" / "results" / "screening" / "families-iid"
+"""Runs of an earlier recipe, in which clients have alike text and train for a few steps."""
+ALIKE_RUNS = {
+    "local": "local",
+    "fedavg": "fedavg",
+    "centroid-k64-before": "64 centroids, earlier coding",
+    "centroid-k256": "256 centroids",
+    "centroid-k256-closing6": "256, six closing exchanges",
+}
 ADAPTERS = ("local_lora", "fedavg", "centroid", "lora_fedavg", "ffa_lora", "lora_centroid")
 
 Result = dict[str, Any]
@@ -51,18 +60,18 @@ def jobs(names: Sequence[str], seeds: Sequence[int]) -> Iterator[tuple[Path, str
     if not names or "lora" in names:
         yield CONFIGS / "lora" / "base.toml", "base-seed1", []
         for name in ADAPTERS:
-            for seed in seeds:
-                yield CONFIGS / "lora" / f"{name}.toml", f"lora-{name}-seed{seed}", [f"seed={seed}"]
+            yield CONFIGS / "lora" / f"{name}.toml", f"lora-{name}-seed{seeds[0]}", [f"seed={seeds[0]}"]
 
 
 def run(names: Sequence[str], seeds: Sequence[int]) -> None:
     """Run what is missing, one at a time, and keep each record as it is finished."""
     os.chdir(ROOT)  # the configs name the model of base.toml by a relative path
     for path, name, values in jobs(names, seeds):
-        if (RESULTS / name / "result.json").is_file() and name != "base-seed1":  # its model is needed, not the record
+        config = load_config(path, values)
+        if is_recorded(RESULTS / name, config) and name != "base-seed1":  # its model is needed, not the record
             continue
         print(name, flush=True)
-        federate(load_config(path, values), RUNS / name, PlainReporter(), resume=True)
+        federate(config, RUNS / name, PlainReporter(), resume=True)
         keep(RUNS, RESULTS)
 
 
@@ -84,19 +93,51 @@ def family_table(names: Sequence[str]) -> str:
     return markdown(lines)
 
 
-def worse_than_local() -> str:
-    """Models whose clients end at a higher NLL with centroids than alone, and the gap that FedAvg closes there."""
-    found = []
-    for _, names in TASKS.values():
+def gains() -> dict[str, list[tuple[float, float]]]:
+    """By model and task what FedAvg and centroids gain over training alone: nats, of each seed with all three runs."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for title, names in TASKS.values():
         for name in names:
-            by = {method: recorded(f"{name}-{method}-seed*") for method in METHODS}
-            if not all(by.values()):
-                continue
-            alone, dense, coded = (statistics.mean(result["nll"] for result in by[method]) for method in METHODS)
-            if coded > alone:
-                model = NAMES[name.removesuffix("-labels")]
-                found.append(f"{model} ({coded - alone:.3f} worse, where FedAvg is {alone - dense:.3f} better)")
-    return ", ".join(found) or "none"
+            by = {method: {run["seed"]: run["nll"] for run in recorded(f"{name}-{method}-seed*")} for method in METHODS}
+            alone, dense, coded = (by[method] for method in METHODS)
+            pairs = [
+                (alone[seed] - dense[seed], alone[seed] - coded[seed])
+                for seed in sorted(alone.keys() & dense.keys() & coded.keys())
+            ]
+            if pairs:
+                found[f"{NAMES[name.removesuffix('-labels')]}, {title.lower()}"] = pairs
+    return found
+
+
+def kept_table() -> str:
+    """What centroids keep of FedAvg's gain: of the mean gain, and of each seed's."""
+    lines = [("model", "seeds", "FedAvg gains", "centroids gain", "kept", "kept, by seed")]
+    for model, pairs in gains().items():
+        dense, coded = (statistics.mean(column) for column in zip(*pairs, strict=True))
+        each = ", ".join(f"{own / full:.0%}" for full, own in pairs)
+        lines.append((model, str(len(pairs)), f"{dense:.3f}", f"{coded:.3f}", f"{coded / dense:.0%}", each))
+    return markdown(lines)
+
+
+def losing() -> str:
+    """Models whose clients end at a higher NLL with centroids than with FedAvg, and than alone."""
+    means = {
+        model: [statistics.mean(column) for column in zip(*pairs, strict=True)] for model, pairs in gains().items()
+    }
+    behind = [model for model, (dense, coded) in means.items() if 0 <= coded < dense]
+    below = [model for model, (_, coded) in means.items() if coded < 0]
+    return f"to FedAvg: {'; '.join(behind) or 'nowhere'}. To training alone: {'; '.join(below) or 'nowhere'}"
+
+
+def alike_table() -> str:
+    """NLL of the runs with alike clients."""
+    lines = [("model", "rounds", *ALIKE_RUNS.values())]
+    for name in ("gpt2", "llama"):
+        paths = [ALIKE / f"{name}-{run}" / "result.json" for run in ALIKE_RUNS]
+        found = [json.loads(path.read_text("utf-8")) if path.is_file() else None for path in paths]
+        cells = [f"{result['nll']:.3f}" if result else "-" for result in found]
+        lines.append((NAMES[name], str(json.loads(paths[0].read_text("utf-8"))["rounds"]), *cells))
+    return markdown(lines)
 
 
 def adapter_table() -> str:
@@ -131,7 +172,7 @@ def page() -> str:
     values = {f"table:{task}": f"### {title}\n\n{family_table(names)}" for task, (title, names) in TASKS.items()}
     base = recorded("base-seed1")
     values |= {"table:adapters": adapter_table(), "note": NOTE, "hardware": hardware()}
-    values["worse"] = worse_than_local()
+    values |= {"kept": kept_table(), "losing": losing(), "alike": alike_table()}
     values["base"] = f"{base[0]['perplexity']:.0f}" if base else "not recorded"
     text = (ROOT / "benchmarks" / "families_page.md").read_text("utf-8")
     for key, value in values.items():
@@ -143,7 +184,7 @@ def page() -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("run", "page"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument(
         "--only", nargs="+", default=[], metavar="NAME", help="configs by name; `lora` for the adapters"
     )
