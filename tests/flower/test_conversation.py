@@ -55,6 +55,19 @@ def test_a_reason_that_does_not_last_is_not_shown(tmp_path: Path, monkeypatch: p
     assert not said
 
 
+@pytest.mark.parametrize("pace", [1.0, 30.0])
+def test_a_silent_host_is_asked_less_and_less_often_up_to_the_pace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pace: float
+) -> None:
+    node, pauses = _node(tmp_path, "127.0.0.1:1"), list[float]()
+    monkeypatch.setattr(node, "receive", lambda: None)
+    monkeypatch.setattr(conversation.time, "sleep", pauses.append)
+    with pytest.raises(LostError, match="has said nothing"):
+        Conversation(node, 0.1, print, pace)._wait(0.1)
+    assert pauses[0] == conversation.POLL[0]
+    assert max(pauses) == pauses[-1] == pace * conversation.POLL[1]
+
+
 def test_a_port_that_is_taken_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trustformer.flower.superlink._PORT_SECONDS", 0.2)
     make_tls(tmp_path / "tls", ["127.0.0.1"])

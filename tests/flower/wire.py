@@ -87,7 +87,7 @@ class Wire:
 
     # ---- what `join` wants of a node ----
 
-    def node(self, superlink: str, ca: Path, key: Path, bundle: str, memo: Path) -> WireNode:
+    def node(self, superlink: str, ca: Path, key: Path, bundle: str, memo: Path, pace: float) -> WireNode:
         client = key.parent.name.removeprefix("client-")
         return WireNode(self, next(node for node, name in self.clients.items() if name == client), client)
 

@@ -177,7 +177,10 @@ class RemoteEnclave:
             if code is not None:
                 said = self._log.read_bytes()[-_LOG_BYTES:].decode("utf-8", "replace").strip().splitlines()
                 errors = [line for line in said if line.startswith("error: ")] or said or ["it said nothing"]
-                raise ConfigError(f"the enclave process did not start: {errors[-1].removeprefix('error: ')}")
+                raise ConfigError(
+                    f"the enclave process did not start: {errors[-1].removeprefix('error: ')}",
+                    f"read {self._log}; where it says nothing its disk may be full",
+                )
             time.sleep(0.02)
         raise TrustformerError(f"the enclave process does not answer after {_START_SECONDS:g} s", f"read {self._log}")
 

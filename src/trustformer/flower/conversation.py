@@ -40,10 +40,11 @@ class Conversation:
         node: the connection.
         patience: seconds without any sign of the SuperLink or host after which a call gives up.
         note: shows one line.
+        pace: factor by which it asks less often in silence.
     """
 
-    def __init__(self, node: Node, patience: float, note: Callable[[str], None]) -> None:
-        self._node, self._patience, self._note = node, patience, note
+    def __init__(self, node: Node, patience: float, note: Callable[[str], None], pace: float = 1.0) -> None:
+        self._node, self._patience, self._note, self._idle = node, patience, note, pace * POLL[1]
         self._call = secrets.randbits(60)  # a process that took this one's place numbers its calls otherwise
         self._open: Message | None = None
         self._command, self._next = Parcel(""), Parcel("")
@@ -155,7 +156,7 @@ class Conversation:
             if message is not None:
                 return message
             time.sleep(pause)
-            pause = min(1.4 * pause, POLL[1])
+            pause = min(1.4 * pause, self._idle)
         raise LostError(f"the host has said nothing for {seconds:,.0f} s")
 
     def _busy(self) -> None:

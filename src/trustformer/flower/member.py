@@ -39,7 +39,7 @@ from trustformer.federation.client import BehindError, Client
 from trustformer.federation.store import ClientStore
 from trustformer.flower.agreement import experiment_digest
 from trustformer.flower.conversation import Conversation, RemoteSponsor, SupersededError
-from trustformer.flower.node import LostError, Node
+from trustformer.flower.node import BUSY, LostError, Node
 from trustformer.flower.parcel import Parcel
 from trustformer.flower.settings import NodeConfig
 from trustformer.methods import build
@@ -87,15 +87,17 @@ class Member:
             self._terms.answer,
         ):
             raise ConfigError("the terms describe other messages than this version makes", "install the host's version")
+        pace = max(1.0, len(self._terms.roster) / BUSY)
         node = Node(
             settings.superlink,
             folder / settings.ca,
             folder / settings.node_key,
             settings.bundle,
             self._directory.path / "node.id",
+            pace,
         )
         self._node = node
-        self._line = Conversation(node, settings.patience, reporter.note)
+        self._line = Conversation(node, settings.patience, reporter.note, pace)
         channel = Channel(
             *(settings.client, Identity.load(folder / settings.identity), self._terms),
             policy=Policy.load(folder / settings.policy),
@@ -182,7 +184,8 @@ class Member:
         self._client.train(number, epochs=number <= self._training_rounds, report=report)
         self._line.trained = self._client.state.trained
         status = self._client.contribute()
-        self._reporter.note(f"round {number} of {self._terms.rounds}: {status}; loss {self._client.state.loss:.3f}")
+        what = f"loss {self._client.state.loss:.3f}" if number <= self._training_rounds else "exchange only"
+        self._reporter.note(f"round {number} of {self._terms.rounds}: {status}; {what}")
         return status
 
     def _greet(self) -> None:

@@ -17,7 +17,7 @@ import httpx
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 from flwr.app import Message
-from flwr.common.constant import HEARTBEAT_MIN_INTERVAL
+from flwr.common.constant import HEARTBEAT_MAX_INTERVAL, HEARTBEAT_MIN_INTERVAL
 from flwr.proto.fleet_pb2 import ActivateNodeRequest, DeactivateNodeRequest, PullMessagesRequest, PushMessagesRequest
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 from flwr.proto.node_pb2 import Node as NodeProto
@@ -35,6 +35,9 @@ from trustformer.flower.post import Packed, unpack
 
 BEAT = 4.0
 """Seconds between signs of life. The SuperLink takes a node for lost after two intervals of the shortest it allows."""
+BUSY = 100
+"""Clients up to which every node keeps this pace. With more, each speaks as much less often, and all together as often:
+a SuperLink answers some 270 requests a second (docs/scale.md)."""
 NOT_CONNECTED = "not connected"
 _REFUSALS = (401, 403, 412)
 """Statuses of a node that Flower does not know: 412 when it activates, the others later."""
@@ -58,12 +61,13 @@ class Node:
         key: OpenSSH file of the node's private key, of a NIST curve.
         bundle: SHA-256 of the app bundle whose runs are taken part in, in hex.
         memo: file that keeps the node's id, so that one killed a moment ago can take its own place again.
+        pace: factor by which signs of life come less often.
 
     Raises:
         ConfigError: a file that cannot be read.
     """
 
-    def __init__(self, superlink: str, ca: Path, key: Path, bundle: str, memo: Path) -> None:
+    def __init__(self, superlink: str, ca: Path, key: Path, bundle: str, memo: Path, pace: float = 1.0) -> None:
         try:
             self._ca = ca.read_bytes()
             private = load_ssh_private_key(key.read_bytes(), None)
@@ -72,6 +76,7 @@ class Node:
         if not isinstance(private, EllipticCurvePrivateKey):
             raise ConfigError(f"{key}: Flower takes keys of a NIST curve only")
         self._superlink, self._key, self._bundle, self._memo = superlink, private, bundle, memo
+        self._pace = pace
         self._client: FleetHttpClient | None = None
         self._node = NodeProto()
         self._allowed: dict[int, bool] = {}
@@ -86,7 +91,7 @@ class Node:
         )
         client = FleetHttpClient.from_server_address(self._superlink, False, self._ca, interceptors=headers)
         request = ActivateNodeRequest(
-            public_key=public_key_to_bytes(self._key.public_key()), heartbeat_interval=HEARTBEAT_MIN_INTERVAL
+            public_key=public_key_to_bytes(self._key.public_key()), heartbeat_interval=self._interval
         )
         try:
             if self._memo.exists():  # a killed process of this node still counts as online for some seconds
@@ -103,10 +108,13 @@ class Node:
         self._client, self._allowed, self._stop = client, {}, threading.Event()
         threading.Thread(target=self._beat, args=(client, self._node, self._stop), daemon=True).start()
 
-    @staticmethod
-    def _beat(client: FleetHttpClient, node: NodeProto, stop: threading.Event) -> None:
-        request = SendNodeHeartbeatRequest(node=node, heartbeat_interval=HEARTBEAT_MIN_INTERVAL)
-        while not stop.wait(BEAT):
+    @property
+    def _interval(self) -> float:
+        return float(min(self._pace * HEARTBEAT_MIN_INTERVAL, HEARTBEAT_MAX_INTERVAL))
+
+    def _beat(self, client: FleetHttpClient, node: NodeProto, stop: threading.Event) -> None:
+        request = SendNodeHeartbeatRequest(node=node, heartbeat_interval=self._interval)
+        while not stop.wait(self._pace * BEAT):
             with suppress(httpx.HTTPError, RuntimeError):  # RuntimeError: closed a moment ago
                 client.SendNodeHeartbeat(request)
 

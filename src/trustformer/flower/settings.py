@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 import msgspec
 from msgspec import Meta, Struct
@@ -18,13 +18,17 @@ Seconds = Annotated[float, Meta(gt=0, le=1e7)]
 
 
 class _File(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    folder: ClassVar[str]
+    """Whose folder the file is in, for the hint where it is not there."""
+
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read the file; raises `ConfigError` naming the key."""
         try:
             return msgspec.convert(tomllib.loads(path.read_text("utf-8")), cls)
         except OSError as error:
-            raise ConfigError(f"{path} cannot be read: {error.strerror}", "trustformer init-federation") from None
+            hint = f"give the folder of {cls.folder}; trustformer init-federation makes it"
+            raise ConfigError(f"{path} cannot be read: {error.strerror}", hint) from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
             raise ConfigError(f"{path}: {error}", "docs/deploy-flower.md lists the keys") from None
 
@@ -44,6 +48,7 @@ class HostConfig(_File, frozen=True, forbid_unknown_fields=True, kw_only=True):
         restarts: how often a dead SuperLink is started again, and a dead enclave.
     """
 
+    folder: ClassVar[str] = "the host, such as fed/host"
     listen: Address = "127.0.0.1:9443"
     deadline: Seconds = 3600.0
     attempts: Annotated[int, Meta(ge=1, le=1000)] = 24
@@ -66,6 +71,7 @@ class NodeConfig(_File, frozen=True, forbid_unknown_fields=True, kw_only=True):
         identity, node_key, ca, terms, config, tokenizer, start: files that `init-federation` wrote.
     """
 
+    folder: ClassVar[str] = "one client, such as fed/client-0"
     client: str
     superlink: Address
     bundle: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
