@@ -156,7 +156,6 @@ def render() -> str:
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     used = (scores, costs, domains, choices, agreement, signed, spread, gain, losing)
-    rows = corpora["multi30k"]
     return environment.get_template("page.md.jinja").render(
         **corpora, names=NAMES, ratios=RATIOS, **{each.__name__: each for each in used}
     )

@@ -26,8 +26,6 @@ NAMES = {
     "fedavg": "`fedavg`, dense fp32",
     "centralized": "`centralized`, all data in one place",
 }
-EARLIER = {"local": "local", "fedavg": "fedavg", "centroid": "codebook"}
-"""Runs of the same configs under `results/multi30k`, taken where the page has none of its own for a seed."""
 _RUN = re.compile(r"(.+)-seed(\d+)$")
 
 
@@ -58,6 +56,10 @@ class Row:
     def mean(self, key: str) -> float:
         return statistics.mean(self.values(key))
 
+    @property
+    def nll(self) -> float:
+        return self.mean("nll")
+
     def megabytes(self, way: str) -> float:
         """Sent by (up) or to (down) one client in the whole run, mean over seeds."""
         each = [result[f"bytes_{way}_total"] / result["clients"] for result in self.results.values()]
@@ -67,12 +69,6 @@ class Row:
 def load(corpus: str) -> dict[str, Row]:
     """Return the rows of a corpus by config, in the order of the page."""
     rows = read(RESULTS / "paper", f"{corpus}-")
-    if corpus == "multi30k":
-        for name, earlier in read(RESULTS / "multi30k").items():
-            if name in EARLIER:
-                row = rows.setdefault(EARLIER[name], Row(EARLIER[name]))
-                row.results = earlier.results | row.results
-                row.metrics = earlier.metrics | row.metrics
     pooled = read(RESULTS / "paper", "ruen-").get("centralized")
     if corpus == "ruen_iid" and rows and pooled:  # with all data in one place, no split
         rows["centralized"] = pooled

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import tomllib
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -102,6 +103,8 @@ def _tables(folder: Path) -> Iterator[str]:
         result = json.loads(path.read_text("utf-8"))
         if "signature" not in result:
             return
+        config = tomllib.loads(path.with_name("config.toml").read_text("utf-8"))
+        result["beams"] = config.get("evaluation", {}).get("beams", 1)
         key = (result.get("task", "translation"), result["data"], result["parameters"])
         groups.setdefault(key, []).append(result)
         if (environment := path.with_name("environment.json")).is_file():

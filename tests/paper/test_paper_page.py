@@ -116,15 +116,11 @@ def test_metrics_of_another_run_are_left_out(results: Path) -> None:
     assert sorted(record.load("ruen")["local"].metrics) == [1]
 
 
-def test_earlier_runs_stand_in_for_seeds_that_are_missing(results: Path) -> None:
-    add(results, "multi30k-local-seed1", 20.0)
-    for seed in (1, 2):
-        add(results.parent / "multi30k", f"local-seed{seed}", 10.0)
-        add(results.parent / "multi30k", f"centroid-seed{seed}", 12.0)
-    rows = record.load("multi30k")
-    assert rows["local"].values("bleu") == [20.0, 10.0]
-    assert rows["codebook"].values("bleu") == [12.0, 12.0]
-    assert "centroid" not in rows
+def test_with_all_data_in_one_place_no_split_counts(results: Path) -> None:
+    add(results, "ruen-centralized-seed1", 5.0)
+    assert record.load("ruen_iid") == {}
+    add(results, "ruen_iid-local-seed1", 2.0)
+    assert record.load("ruen_iid")["centralized"].values("bleu") == [5.0]
 
 
 def test_what_an_exchange_does_is_shown_where_it_was_measured(results: Path) -> None:

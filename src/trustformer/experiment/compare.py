@@ -52,7 +52,7 @@ class Job:
 
     @property
     def result(self) -> dict[str, Any] | None:
-        """Result of the finished run with its config's name as `config`, None before.
+        """Result of the finished run with its config's name as `config` and its beam width as `beams`, None before.
 
         Raises:
             ConfigError: it is the result of another config.
@@ -61,7 +61,7 @@ class Job:
         result = directory.result()
         if result is not None and load_config(directory.path / "config.toml") != self.config:
             raise ConfigError(f"{self.out} holds a run of another config", "choose another --out, or remove it")
-        return result and {"config": self.config_name, **result}
+        return result and {"config": self.config_name, "beams": self.config.evaluation.beams, **result}
 
     def start(self, config_file: Path) -> None:
         """Start the run; its lines go to `run.log` beside its record."""

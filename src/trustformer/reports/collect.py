@@ -25,7 +25,7 @@ class Run:
     Attributes:
         path: its directory.
         config: as in `config.toml`; `config_text` word for word.
-        result: `result.json`, and the name of its config as `config`.
+        result: `result.json`, the name of its config as `config`, its beam width as `beams`.
         rounds: lines of `rounds.jsonl`.
     """
 
@@ -92,6 +92,7 @@ def collect(paths: Sequence[Path]) -> list[Run]:
     names: dict[str, str] = {}
     for run in runs:
         key = json.dumps({**run.config, "seed": None}, sort_keys=True)
+        run.result["beams"] = run.config.get("evaluation", {}).get("beams")
         run.result["config"] = names.setdefault(key, run.path.name.removesuffix(f"-seed{run.result['seed']}"))
     return _without_repeats(runs)
 

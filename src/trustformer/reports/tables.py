@@ -103,7 +103,10 @@ def title(results: Sequence[Result]) -> str:
     task = "" if first.get("task", "translation") == "translation" else f", {first['task']}"
     seeds = sorted({result["seed"] for result in results})
     mean = f"; mean ± standard deviation of seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else ""
-    return f"{first['data']}{kind}, {first['test_pairs']:,} test pairs{task}, {first['parameters']:,} parameters{mean}"
+    beams = first.get("beams")
+    decoded = "" if task or beams is None else f", beam {beams}" if beams > 1 else ", greedy decoding"
+    pairs = f"{first['test_pairs']:,} test pairs{task}{decoded}"
+    return f"{first['data']}{kind}, {pairs}, {first['parameters']:,} parameters{mean}"
 
 
 def results_table(results: Sequence[Result]) -> Table:
