@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import tomllib
 import os
 import re
+import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
