@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Screens coders of drifts: the project's own data, model, training and scores, with the exchange done on arrays.
 
-    TRUSTFORMER_DATA=DIR python benchmarks/peers/harness.py benchmarks/configs/multi30k/fedavg.toml \\
+    TRUSTFORMER_DATA=DIR python benchmarks/peers/harness.py benchmarks/configs/paper/multi30k-fedavg.toml \\
         --codec codebook:block=8,clusters=256 --out runs/peers/codebook --closing 1
 
 Data, tokenizer, G_0, clients, batches and evaluation are those of `trustformer run` with the same config and seed;
