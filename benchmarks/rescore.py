@@ -36,15 +36,9 @@ COPIED = ("environment.json", "rounds.jsonl", "layers.json", "ledger.jsonl")
 def rescore(run: Path, out: Path, values: Sequence[str]) -> dict[str, Any]:
     """Return the new result, which is also left in `out`; a finished `out` is returned as it is."""
     config = load_config(run / "config.toml", [f"evaluation.{value}" for value in values])
-    directory = RunDirectory.open(out, config.to_toml(), resume=True)
-    if found := directory.result():
-        return found
     recorded = RunDirectory(run).result()
     if recorded is None:
         raise TrustformerError(f"{run} is not finished")
-    for name in COPIED:
-        if (run / name).is_file():
-            directory.write(name, (run / name).read_bytes())
     torch.set_num_threads(config.threads)
     prepared = prepare(config, stored_tokenizer(run / "tokenizer.model"))
     clients = [
@@ -53,6 +47,12 @@ def rescore(run: Path, out: Path, values: Sequence[str]) -> dict[str, Any]:
     for client in clients:
         if client.state is None or weights_digest(client.state.weights).hex() != recorded["weights_digest"][client.id]:
             raise TrustformerError(f"{run}: the stored model of client {client.id} is not the one of its result")
+    directory = RunDirectory.open(out, config.to_toml(), resume=True)
+    if found := directory.result():
+        return found
+    for name in COPIED:
+        if (run / name).is_file():
+            directory.write(name, (run / name).read_bytes())
     ledger = Ledger(out / "ledger.jsonl")
     result = recorded | make_result(config, prepared, clients, ledger, directory, PlainReporter())
     directory.write_json("result.json", result)
