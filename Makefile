@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= runs/demo
 
-.PHONY: help setup check test demo docs families results paper paper-runs paper-scores paper-page dp figures wheel-check clean
+.PHONY: help setup check test demo docs families results results-12 paper paper-runs paper-scores paper-page dp figures wheel-check clean
 
 help:
 	@echo "make demo    set up, then train local, fedavg and centroid on synthetic sentences and compare them"
@@ -42,13 +42,20 @@ docs: setup
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "written: site/index.html (the search box needs a server: $(BIN)/python -m http.server -d site)"
 
-# The recorded comparison of the README: three seeds, two runs at a time, about two hours on 2 cores.
-MULTI30K := benchmarks/configs/multi30k
+# The recorded comparisons of the README: three seeds, two runs at a time, about two hours on 2 cores each.
+RECIPES := benchmarks/configs
 results: setup
-	@$(BIN)/trustformer compare $(MULTI30K)/local.toml $(MULTI30K)/fedavg.toml $(MULTI30K)/centroid-23x.toml $(MULTI30K)/centroid.toml \
+	@$(BIN)/trustformer compare $(RECIPES)/multi30k/local.toml $(RECIPES)/multi30k/fedavg.toml $(RECIPES)/multi30k/centroid.toml \
 		--seeds 1 2 3 --out runs/multi30k
 	@$(BIN)/python benchmarks/keep.py runs/multi30k benchmarks/results/multi30k
 	@$(MAKE) --no-print-directory figures
+
+# The same after half of the rounds, at two sizes of message.
+SHORT := $(RECIPES)/multi30k-12
+results-12: setup
+	@$(BIN)/trustformer compare $(SHORT)/local.toml $(SHORT)/fedavg.toml $(SHORT)/centroid-23x.toml $(SHORT)/centroid.toml \
+		--seeds 1 2 3 --out runs/multi30k-12
+	@$(BIN)/python benchmarks/keep.py runs/multi30k-12 benchmarks/results/multi30k-12
 
 # The README's figure and the picture of its report, from the recorded comparison; the picture takes a Chromium.
 figures: setup

@@ -54,7 +54,7 @@ from trustformer.models.seq2seq import set_weights
 from trustformer.training import LocalTrainer, OptimizerState
 
 SEALING = {"up": 908, "down": 1287, "chunk": 16, "hello": 11232}
-"""Bytes beside a body in `benchmarks/results/multi30k/centroid-seed1`: of an exchange, of each MiB, of the first."""
+"""Bytes beside a body in `benchmarks/results/multi30k-12/centroid-seed1`: of an exchange, of each MiB, of the first."""
 EXTRAS = {"decay": 1.0, "momentum": 0.0, "outer_lr": 1.0}
 """Options that are recorded only where they are not at their defaults."""
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Lengths and n-gram precisions behind BLEU: are translations worse, or only too short?
 
-    python benchmarks/screening/brevity.py runs/multi30k/* runs/greedy/*
+    python benchmarks/screening/brevity.py runs/multi30k-12/* runs/greedy/*
 
 Takes finished runs whose translations are all there; means over the clients' own models, or the common one where the
 method has none of their own. Writes benchmarks/results/screening/brevity.json.

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a finished run lost on the way, and what more exchanges at its end could still gain.
 
-    TRUSTFORMER_DATA=DIR python benchmarks/screening/mean.py runs/multi30k/centroid-seed1
+    TRUSTFORMER_DATA=DIR python benchmarks/screening/mean.py runs/multi30k-12/centroid-seed1
 
 NLL on the test pairs of the mean of the clients' models, in which closing exchanges without end would meet (but for
 what the enclave still holds back), of G and of every client's own. Writes benchmarks/results/screening/mean.json.

@@ -13,7 +13,7 @@ import pytest
 from trustformer.reports.summary import recovered, reference, summarise
 from trustformer.reports.tables import COLUMNS, markdown_table
 
-RECORDED = Path(__file__).parents[2] / "benchmarks" / "results" / "multi30k" / "table.json"
+RECORDED = Path(__file__).parents[2] / "benchmarks" / "results"
 
 
 def test_rows_are_configs_and_seeds_are_pooled(results: list[dict[str, Any]]) -> None:
@@ -82,9 +82,10 @@ def test_the_table_shows_gaps_and_leaves_out_empty_columns(results: list[dict[st
     assert "4,000 / 4,000 | 1.0x / 1.0x" in table
 
 
-def test_shares_of_the_recorded_comparison_follow_from_its_seeds() -> None:
-    rows = summarise(json.loads(RECORDED.read_text("utf-8")))
-    assert [row.method for row in rows] == ["local", "fedavg", "centroid", "centroid"]
+@pytest.mark.parametrize(("folder", "centroids"), [("multi30k", 1), ("multi30k-12", 2)])
+def test_shares_of_the_recorded_comparisons_follow_from_their_seeds(folder: str, centroids: int) -> None:
+    rows = summarise(json.loads((RECORDED / folder / "table.json").read_text("utf-8")))
+    assert [row.method for row in rows] == ["local", "fedavg", *["centroid"] * centroids]
     assert all(len(row.results) == 3 for row in rows)
     local, fedavg = (np.array(row.bleu.values) for row in rows[:2])
     for row in rows[2:]:
