@@ -23,6 +23,7 @@ PROMISED = {
     "seed": int,
     "clients": int,
     "rounds": int,
+    "local_epochs": int,
     "parameters": int,
     "bytes_up_per_client_round": (int, float),
     "bytes_down_per_client_round": (int, float),

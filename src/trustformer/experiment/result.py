@@ -75,6 +75,7 @@ def make_result(
         "seed": config.seed,
         "clients": len(clients),
         "rounds": config.rounds,
+        "local_epochs": config.train.local_epochs,
         "parameters": sum(values.size for values in prepared.start.values()),
         "data": prepared.corpus.name,
         "synthetic": prepared.corpus.synthetic,

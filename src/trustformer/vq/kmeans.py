@@ -40,8 +40,8 @@ def assign(X_ND: Array, C_KD: Array) -> Codes:
     np.multiply(C_KD.T, scale, out=weights_DK[:-1])
     weights_DK[-1] = -0.5 * np.einsum("dk,dk->k", weights_DK[:-1], weights_DK[:-1])
     rows = _SERIAL // weights_DK.size
-    if rows >= 4:
-        rows -= rows % 8 if rows > 8 else 0
+    if rows >= 8:
+        rows -= rows % 8
         stack = max(1, _SCORES // len(C_KD) // rows)
     else:
         rows, stack = max(1, min(n_points, _WIDE_SCORES // len(C_KD))), 1
