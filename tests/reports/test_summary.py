@@ -9,9 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from results_kit import DENSE, make_result, write_runs
 
-from trustformer.reports.summary import recovered, reference, summarise
-from trustformer.reports.tables import COLUMNS, markdown_table
+from trustformer.reports.collect import collect
+from trustformer.reports.figures import Style
+from trustformer.reports.sections import learning_curves
+from trustformer.reports.summary import recovered, reference, summarise, unit
+from trustformer.reports.tables import COLUMNS, markdown_table, note
 
 RECORDED = Path(__file__).parents[2] / "benchmarks" / "results"
 
@@ -25,6 +29,22 @@ def test_rows_are_configs_and_seeds_are_pooled(results: list[dict[str, Any]]) ->
     assert fine.bleu.sd == pytest.approx(np.sqrt(2))
     assert fine.fewer == (25, 25)
     assert fine.fewer_without_embeddings is None
+
+
+def test_rounds_of_different_length_compare_by_local_epoch(results: list[dict[str, Any]], tmp_path: Path) -> None:
+    """Equal epochs, an exchange after each or after every third: bytes and factors are those of an epoch."""
+    rare = make_result("centroid", 1, 24, 2.4, 32.0, config="rare", variant="codebook", local_epochs=3, rounds=1)
+    rows = summarise([*results, rare])
+    assert (rows[5].fewer, rows[5].bytes_up) == ((96, 96), DENSE / 32 / 3)
+    assert (rows[3].fewer, rows[3].bytes_up) == ((25, 25), DENSE / 25)
+    assert unit(rows) == "local epoch"
+    assert "in a local epoch" in note(rows)
+    alone = summarise([rare])
+    assert (alone[0].fewer, unit(alone)) == ((32, 32), "round")
+    (path,) = write_runs([rare], tmp_path)
+    (curve,) = learning_curves({"rare": collect([path])}, {"rare": Style(0, 0)})
+    # its one round is three epochs; the two rounds after it are exchanges without training
+    assert [number for number, _ in curve.means] == [3, 4, 5]
 
 
 def test_the_gap_is_measured_against_dense_fedavg_and_local(results: list[dict[str, Any]]) -> None:

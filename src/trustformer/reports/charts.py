@@ -17,11 +17,11 @@ Points = list[tuple[float, float]]
 
 @dataclass(frozen=True)
 class Curve:
-    """A line over the rounds.
+    """A line over local epochs.
 
     Attributes:
         name, style: as in the legend.
-        means: (round, value); `low` and `high` bound it, values at the same rounds.
+        means: (local epoch, value); `low` and `high` bound it, values at the same epochs.
         faint: a companion of the line before it, drawn thin.
     """
 
@@ -43,7 +43,7 @@ class Dots:
 
 
 def draw_curves(curves: Sequence[Curve], label: str, theme: Theme, narrow: bool, *, percent: bool = False) -> Figure:
-    """Draw values over the rounds, with bands from the lowest to the highest."""
+    """Draw values over local epochs, with bands from the lowest to the highest."""
     figure, axes = new_figure(350, 290) if narrow else new_figure(490, 310)
     for curve in curves:
         colour = theme.series[curve.style.series]
@@ -59,7 +59,7 @@ def draw_curves(curves: Sequence[Curve], label: str, theme: Theme, narrow: bool,
         axes.set_ylim(min(0.0, *(low for curve in curves for low in curve.low)), 1.02)
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.grid(axis="x", visible=False)
-    axes.set_xlabel("round")
+    axes.set_xlabel("local epoch")
     axes.set_ylabel(label)
     return figure
 

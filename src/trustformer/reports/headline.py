@@ -11,7 +11,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLo
 
 from trustformer.reports.figures import Axes, Theme, bytes_axis, new_figure, size_text, styles
 from trustformer.reports.labels import Box, Label, along, beside, put
-from trustformer.reports.summary import LEAST_GAP, Row, reference
+from trustformer.reports.summary import LEAST_GAP, WAYS, Row, reference, unit
 
 _LINE_NAMES = {"local": "no communication", "fedavg": "FedAvg, dense fp32"}
 
@@ -21,7 +21,7 @@ def headline_text(rows: Sequence[Row]) -> str:
     parts = []
     for row in rows:
         spread = "" if row.bleu.sd is None else f" ± {row.bleu.sd:.1f}"
-        sent = f"{size_text(row.total)} a client and round" if row.total else "nothing sent"
+        sent = f"{size_text(row.total)} a client and {unit(rows)}" if row.total else "nothing sent"
         parts.append(f"{row.name}: BLEU {row.bleu.mean:.1f}{spread} at {sent}")
     return "BLEU against bytes sent and received. " + "; ".join(parts) + "."
 
@@ -42,7 +42,7 @@ def draw_headline(rows: Sequence[Row], theme: Theme, narrow: bool) -> Figure:
         axes.axhline(row.bleu.mean, color=colour, linewidth=1.6, linestyle=(0, (5, 3)))
     for row in sending:
         colour, marker = theme.series[style[row.name].series], style[row.name].marker
-        totals = [result["bytes_up_per_client_round"] + result["bytes_down_per_client_round"] for result in row.results]
+        totals = [sum(result[f"bytes_{w}_per_client_round"] for w in WAYS) / row.epochs for result in row.results]
         axes.errorbar(row.total, row.bleu.mean, row.bleu.sd, color=colour, capsize=5, linewidth=1.6, zorder=3)
         axes.scatter(totals, row.bleu.values, s=14, color=colour, alpha=0.55, linewidth=0, zorder=4)
         axes.scatter(row.total, row.bleu.mean, s=74, color=colour, marker=marker, zorder=5)
@@ -65,7 +65,7 @@ def _scale(axes: Axes, rows: Sequence[Row], sending: Sequence[Row]) -> None:
     axes.xaxis.set_major_locator(FixedLocator([step * 10.0**decade for decade in decades for step in steps]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.grid(axis="x", visible=False)
-    axes.set_xlabel("bytes to and from a client in a round, log scale")
+    axes.set_xlabel(f"bytes to and from a client in a {unit(rows)}, log scale")
     axes.set_ylabel("BLEU on the test set")
 
 

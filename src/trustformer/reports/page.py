@@ -139,7 +139,7 @@ def _curves(
 ) -> Figure:
     ends = [f"{c.name} from {c.means[0][1]:.{digits}f} to {c.means[-1][1]:.{digits}f}" for c in curves if not c.faint]
     return _figure(
-        *(name, heading, f"{heading} over the rounds, {label}: {'; '.join(ends)}."),
+        *(name, heading, f"{heading} over local epochs, {label}: {'; '.join(ends)}."),
         partial(draw_curves, curves, label, percent=percent),
         legend=[(curve.name, curve.style) for curve in curves if not curve.faint],
         table=sections.curve_table(curves, digits, percent=percent),

@@ -13,7 +13,7 @@ import numpy as np
 from trustformer.reports.charts import Curve, Dots
 from trustformer.reports.collect import Run
 from trustformer.reports.figures import Style, size_text
-from trustformer.reports.summary import Row
+from trustformer.reports.summary import Row, local_epochs, unit
 from trustformer.reports.tables import share, spread
 
 KINDS = ("training", "encoding", "sealing", "aggregating", "decoding")
@@ -42,7 +42,7 @@ def facts(row: Row, rows: Sequence[Row]) -> list[tuple[str, str, str]]:
     if "bleu" not in row.recovered:
         found.append((f"{row.nll.mean:.2f}", "nats per token", "on the test set, lower is better"))
     if row.fewer is not None:
-        sent = f"{size_text(row.bytes_up)} up, {size_text(row.bytes_down)} down per client and round, sealed"
+        sent = f"{size_text(row.bytes_up)} up, {size_text(row.bytes_down)} down per client and {unit(rows)}, sealed"
         found.append((f"{row.fewer[0]:.1f}x", f"fewer bytes up, {row.fewer[1]:.1f}x down", sent))
     return found
 
@@ -78,7 +78,7 @@ def domain_dots(rows: Sequence[Row], style: Styles) -> list[Dots]:
 
 
 def learning_curves(members: Members, style: Styles) -> list[Curve]:
-    """Return validation NLL over rounds; of a single row the common model too."""
+    """Return validation NLL over local epochs; of a single row the common model too."""
     curves = []
     for name, runs in members.items():
         curves += _curve(name, style[name], runs, lambda record: _clients(record.get("valid_nll")))
@@ -123,19 +123,25 @@ def _curve(
     name: str, style: Style, runs: Iterable[Run], values_of: Callable[[dict[str, Any]], list[float]]
 ) -> list[Curve]:
     """One curve: mean, lowest and highest over clients and seeds; none where nothing is recorded."""
-    by_round: dict[int, list[float]] = {}
+    by_epoch: dict[int, list[float]] = {}
     for run in runs:
         for record in run.rounds:
-            by_round.setdefault(record["round"], []).extend(values_of(record))
-    known = {number: values for number, values in sorted(by_round.items()) if values}
+            by_epoch.setdefault(_epoch(run, record["round"]), []).extend(values_of(record))
+    known = {number: values for number, values in sorted(by_epoch.items()) if values}
     if not known:
         return []
     means = [(float(number), float(np.mean(values))) for number, values in known.items()]
     return [Curve(name, style, means, [min(v) for v in known.values()], [max(v) for v in known.values()])]
 
 
+def _epoch(run: Run, number: int) -> int:
+    """Local epochs after a round; an exchange without training counts as one."""
+    trained: int = min(number, run.result["rounds"])
+    return local_epochs(run.result) * trained + number - trained
+
+
 def curve_table(curves: Sequence[Curve], digits: int, *, percent: bool = False) -> Table:
-    """Return the numbers of a figure, a line a round."""
+    """Return the numbers of a figure, a line a local epoch."""
     rounds = sorted({number for curve in curves for number, _ in curve.means})
     lines = []
     for number in rounds:
@@ -144,7 +150,7 @@ def curve_table(curves: Sequence[Curve], digits: int, *, percent: bool = False) 
         lines.append(
             [f"{number:.0f}", *("-" if math.isnan(v) else text for v, text in zip(values, shown, strict=True))]
         )
-    return ["round", *(f"{curve.name}, drift" if curve.faint else curve.name for curve in curves)], lines
+    return ["local epoch", *(f"{curve.name}, drift" if curve.faint else curve.name for curve in curves)], lines
 
 
 def seconds(members: Members) -> dict[str, dict[str, float]]:

@@ -55,7 +55,8 @@ class Row:
         results: one a seed.
         bleu, chrf, nll: means over the clients' own models.
         bleu_common: of the common model; None where there is none.
-        bytes_up, bytes_down: per client and round.
+        epochs: what bytes are counted in: 1 is a round; where rounds of the rows differ in length, local epochs of one.
+        bytes_up, bytes_down: per client and round, or local epoch.
         fewer: dense fp32 bytes over these, up and down; `fewer_without_embeddings`: embeddings left out on both
             sides. None where nothing is sent or, in records of older versions, it is not known.
         recovered: by metric `bleu` and `nll`, where FedAvg gains anything; empty without a local and a dense FedAvg
@@ -68,6 +69,7 @@ class Row:
     chrf: Spread
     nll: Spread
     bleu_common: Spread | None
+    epochs: int
     bytes_up: float
     bytes_down: float
     fewer: tuple[float, float] | None
@@ -81,7 +83,7 @@ class Row:
 
     @property
     def total(self) -> float:
-        """Bytes up and down per client and round."""
+        """Bytes up and down per client and round, or local epoch."""
         return self.bytes_up + self.bytes_down
 
     def to_dict(self) -> dict[str, Any]:
@@ -104,7 +106,10 @@ def summarise(results: Sequence[Result]) -> list[Row]:
         groups.setdefault(_key(result), []).append(result)
     short = _names(groups)
     dense, local = (_reference(groups, method) for method in ("fedavg", "local"))
-    return [_row(short[key], group, local, dense) for key, group in groups.items()]
+    mixed = len({local_epochs(result) for result in results}) > 1
+    return [
+        _row(short[key], group, local, dense, local_epochs(group[0]) if mixed else 1) for key, group in groups.items()
+    ]
 
 
 def reference(rows: Sequence[Row], method: str) -> Row | None:
@@ -137,10 +142,21 @@ def recovered(
     return Recovered(float(gains_S.mean() / gaps_S.mean()), low, high, count)
 
 
+def local_epochs(result: Result) -> int:
+    """Epochs of a round; records of older versions do not say and had one."""
+    return int(result.get("local_epochs", 1))
+
+
+def unit(rows: Sequence[Row]) -> str:
+    """What bytes are counted in: a round, or a local epoch where rounds of the rows differ in length."""
+    return "round" if all(row.epochs == 1 for row in rows) else "local epoch"
+
+
 def label(result: Result) -> str:
     """Full name of a row: the method, and for the centroid exchange its variant and what sets its bytes."""
     parts = dict(part.split(":", 1) for part in result["signature"].split("|") if ":" in part)
     shown = [f"{key}={parts[key]}" for key in ("d", "K", "ratio", "dp", "eps") if key in parts]
+    shown += [f"epochs={local_epochs(result)}"] if local_epochs(result) > 1 else []
     return " ".join([_variant(result), *shown])
 
 
@@ -174,7 +190,7 @@ def _reference(groups: dict[str, list[Result]], method: str) -> list[Result]:
     return max(chosen, key=dense_then_good, default=[])
 
 
-def _row(name: str, group: Sequence[Result], local: Sequence[Result], dense: Sequence[Result]) -> Row:
+def _row(name: str, group: Sequence[Result], local: Sequence[Result], dense: Sequence[Result], epochs: int) -> Row:
     shares = {}
     if group[0]["method"] != "local" and list(group) != list(dense):
         by_seed = [{result["seed"]: result for result in part} for part in (group, local, dense)]
@@ -185,17 +201,17 @@ def _row(name: str, group: Sequence[Result], local: Sequence[Result], dense: Seq
                 shares[metric] = found
     bleu, chrf, nll = (_spread([result[key] for result in group]) for key in ("bleu", "chrf", "nll"))
     common = None if group[0]["bleu_common"] is None else _spread([result["bleu_common"] for result in group])
-    up, down = (float(np.mean([result[f"bytes_{way}_per_client_round"] for result in group])) for way in WAYS)
-    fewer, rest = (_factors(group, which) for which in ("", "_without_embeddings"))
-    return Row(name, tuple(group), bleu, chrf, nll, common, up, down, fewer, rest, shares)
+    up, down = (float(np.mean([result[f"bytes_{way}_per_client_round"] for result in group])) / epochs for way in WAYS)
+    fewer, rest = (_factors(group, which, epochs) for which in ("", "_without_embeddings"))
+    return Row(name, tuple(group), bleu, chrf, nll, common, epochs, up, down, fewer, rest, shares)
 
 
 def _spread(values: Sequence[float]) -> Spread:
     return Spread(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None, tuple(values))
 
 
-def _factors(group: Sequence[Result], which: str) -> tuple[float, float] | None:
+def _factors(group: Sequence[Result], which: str, epochs: int) -> tuple[float, float] | None:
     up, down = ([result.get(f"compression_{way}{which}") for result in group] for way in WAYS)
     if None in up or None in down:
         return None
-    return float(np.mean(up)), float(np.mean(down))  # type: ignore[arg-type]  # mypy does not follow the `in`
+    return epochs * float(np.mean(up)), epochs * float(np.mean(down))  # type: ignore[arg-type]  # mypy does not follow the `in`

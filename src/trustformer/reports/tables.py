@@ -10,7 +10,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from trustformer.reports.summary import Recovered, Result, Row, Spread, summarise
+from trustformer.reports.summary import Recovered, Result, Row, Spread, summarise, unit
 
 COLUMNS = (
     *("method", "ε", "BLEU", "chrF", "NLL", "G BLEU", "kB up / down", "fewer bytes", "without embeddings"),
@@ -20,7 +20,7 @@ _TOO_WIDE = ("chrF", "without embeddings")
 """Columns that do not fit a terminal of eighty characters."""
 NOTE = (
     "BLEU, chrF, NLL: mean over the clients' own models on the test set, NLL in nats per token; G: the common model. "
-    "kB: sent by and to a client in a round, sealed, as counted. Fewer bytes: against dense fp32 weights, up / down."
+    "kB: sent by and to a client in a {unit}, sealed, as counted. Fewer bytes: against dense fp32 weights, up / down."
 )
 PRIVACY_NOTE = (
     "ε: what a run spends on a client (or a pair) to its end, closing exchanges included; in brackets against those "
@@ -88,7 +88,7 @@ def visible(rows: Sequence[Row], left_out: Sequence[str] = ()) -> tuple[tuple[st
 def note(rows: Sequence[Row]) -> str:
     """Return what the columns mean."""
     parts = {
-        NOTE: True,
+        NOTE.format(unit=unit(rows)): True,
         EMBEDDINGS_NOTE: any(row.fewer_without_embeddings for row in rows),
         PRIVACY_NOTE: any(row.results[0].get("privacy") for row in rows),
         GAP_NOTE: any(row.recovered for row in rows),
