@@ -228,7 +228,7 @@ class Member:
 
     def _standing(self) -> str:
         state = self._client.state
-        return f"adopted round {state.round} of {self._terms.rounds}, trained for {state.trained}"
+        return f"adopted round {state.round} of {self._terms.rounds}, took part up to round {state.trained}"
 
 
 def _start(path: Path) -> Weights:
