@@ -34,7 +34,10 @@ def test_rows_are_configs_and_seeds_are_pooled(results: list[dict[str, Any]]) ->
 def test_rounds_of_different_length_compare_by_local_epoch(results: list[dict[str, Any]], tmp_path: Path) -> None:
     """Equal epochs, an exchange after each or after every third: bytes and factors are those of an epoch."""
     rare = make_result("centroid", 1, 24, 2.4, 32.0, config="rare", variant="codebook", local_epochs=3, rounds=1)
-    rows = summarise([*results, rare])
+    later = make_result("fedavg", 1, 40, 1.9, 1.0, config="fedavg-3", local_epochs=3, rounds=1)
+    rows = summarise([*results, rare, later])
+    assert reference(rows, "fedavg") is rows[1]
+    assert (rows[6].name, rows[6].fewer) == ("fedavg epochs=3", (3, 3))
     assert (rows[5].fewer, rows[5].bytes_up) == ((96, 96), DENSE / 32 / 3)
     assert (rows[3].fewer, rows[3].bytes_up) == ((25, 25), DENSE / 25)
     assert unit(rows) == "local epoch"

@@ -156,8 +156,11 @@ def label(result: Result) -> str:
     """Full name of a row: the method, and for the centroid exchange its variant and what sets its bytes."""
     parts = dict(part.split(":", 1) for part in result["signature"].split("|") if ":" in part)
     shown = [f"{key}={parts[key]}" for key in ("d", "K", "ratio", "dp", "eps") if key in parts]
-    shown += [f"epochs={local_epochs(result)}"] if local_epochs(result) > 1 else []
     return " ".join([_variant(result), *shown])
+
+
+def _long_label(result: Result) -> str:
+    return f"{label(result)} epochs={local_epochs(result)}"
 
 
 def _key(result: Result) -> str:
@@ -169,10 +172,10 @@ def _variant(result: Result) -> str:
 
 
 def _names(groups: dict[str, list[Result]]) -> dict[str, str]:
-    """Return the first of variant, label and config name that no other row has."""
+    """Return the first of variant, label, label with the epochs of a round, and config name that no other row has."""
     names = {}
     for key, group in groups.items():
-        for name_of in (_variant, label, _key):
+        for name_of in (_variant, label, _long_label, _key):
             name = name_of(group[0])
             if sum(name == name_of(other[0]) for other in groups.values()) == 1:
                 break
@@ -184,7 +187,7 @@ def _reference(groups: dict[str, list[Result]], method: str) -> list[Result]:
     chosen = [group for group in groups.values() if group[0]["method"] == method]
 
     def dense_then_good(group: list[Result]) -> tuple[float, float]:
-        factor = group[0]["compression_up"] or 0.0
+        factor = (group[0]["compression_up"] or 0.0) * local_epochs(group[0])
         return -round(factor, 1), float(np.mean([result["bleu"] for result in group]))
 
     return max(chosen, key=dense_then_good, default=[])
