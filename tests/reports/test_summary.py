@@ -38,6 +38,7 @@ def test_rounds_of_different_length_compare_by_local_epoch(results: list[dict[st
     rows = summarise([*results, rare, later])
     assert reference(rows, "fedavg") is rows[1]
     assert (rows[6].name, rows[6].fewer) == ("fedavg epochs=3", (3, 3))
+    assert rows[5].name == "centroid codebook epochs=3"
     assert (rows[5].fewer, rows[5].bytes_up) == ((96, 96), DENSE / 32 / 3)
     assert (rows[3].fewer, rows[3].bytes_up) == ((25, 25), DENSE / 25)
     assert unit(rows) == "local epoch"

@@ -160,7 +160,8 @@ def label(result: Result) -> str:
 
 
 def _long_label(result: Result) -> str:
-    return f"{label(result)} epochs={local_epochs(result)}"
+    epochs = local_epochs(result)
+    return f"{label(result)} epochs={epochs}" if epochs > 1 else label(result)
 
 
 def _key(result: Result) -> str:
@@ -172,10 +173,11 @@ def _variant(result: Result) -> str:
 
 
 def _names(groups: dict[str, list[Result]]) -> dict[str, str]:
-    """Return the first of variant, label, label with the epochs of a round, and config name that no other row has."""
+    """Return the first of variant, label and config name that no other row has; epochs are named where they differ."""
+    mixed = len({local_epochs(group[0]) for group in groups.values()}) > 1
     names = {}
     for key, group in groups.items():
-        for name_of in (_variant, label, _long_label, _key):
+        for name_of in (_variant, _long_label if mixed else label, _key):
             name = name_of(group[0])
             if sum(name == name_of(other[0]) for other in groups.values()) == 1:
                 break
