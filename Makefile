@@ -44,9 +44,9 @@ docs: setup
 
 # The recorded comparisons of the README: three seeds, two runs at a time, about two hours on 2 cores each.
 RECIPES := benchmarks/configs
+COMPARED := local fedavg centroid centroid-32x centroid-50x centroid-100x
 results: setup
-	@$(BIN)/trustformer compare $(RECIPES)/multi30k/local.toml $(RECIPES)/multi30k/fedavg.toml $(RECIPES)/multi30k/centroid.toml \
-		--seeds 1 2 3 --out runs/multi30k
+	@$(BIN)/trustformer compare $(patsubst %,$(RECIPES)/multi30k/%.toml,$(COMPARED)) --seeds 1 2 3 --out runs/multi30k
 	@$(BIN)/python benchmarks/keep.py runs/multi30k benchmarks/results/multi30k
 	@$(MAKE) --no-print-directory figures
 
