@@ -42,7 +42,7 @@ docs: setup
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "written: site/index.html (the search box needs a server: $(BIN)/python -m http.server -d site)"
 
-# The recorded comparisons of the README: three seeds, two runs at a time, about two hours on 2 cores each.
+# The comparisons of the README: three seeds, two runs at a time; on 2 cores three hours, and one for the shorter.
 RECIPES := benchmarks/configs
 COMPARED := local fedavg centroid centroid-32x centroid-50x centroid-100x
 results: setup
