@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= runs/demo
 
-.PHONY: help setup check test demo docs families results results-12 paper paper-runs paper-scores paper-page dp figures wheel-check clean
+.PHONY: help setup check test demo docs families results results-12 paper paper-runs paper-scores paper-page dp attack figures wheel-check clean
 
 help:
 	@echo "make demo    set up, then train local, fedavg and centroid on synthetic sentences and compare them"
@@ -13,6 +13,7 @@ help:
 	@echo "make check   format, lint, types, layers"
 	@echo "make docs    the documentation as a site in site/, from docs/ and the recorded results"
 	@echo "make wheel-check   build the wheel, install it alone into a clean environment and run with it"
+	@echo "make results results-12 paper families dp attack   the recorded runs again: minutes to hours each (benchmarks/README.md)"
 	@echo "make setup   the environment in $(VENV) only; PIP_FLAGS=... is passed to pip"
 
 setup: $(VENV)/.ready
@@ -94,7 +95,7 @@ wheel-check: setup
 	@$(CLEAN)/venv/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt $(CLEAN)/*.whl
 	@sh benchmarks/wheel_check.sh $(CLEAN)
 
-# Private runs at equal epsilon, three seeds; about two hours on one core. Noise is not repeatable: neither are digits.
+# Private runs at equal epsilon, three seeds; about an hour on one core. Noise is not repeatable: neither are digits.
 # What is recorded under benchmarks/results is not run again.
 dp: setup
 	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/dp.py run

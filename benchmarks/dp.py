@@ -9,7 +9,6 @@ import argparse
 import json
 import math
 import os
-import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -50,7 +49,8 @@ def jobs() -> Iterator[tuple[str, str, Config]]:
     for epsilon in EPSILONS:
         yield from (one("dp_bytes", "dp_fedavg", epsilon, seed, "rounds=1") for seed in SEEDS)
     for epsilon in (8, 0):
-        yield from (one("dp_records", "fedavg", epsilon, seed) for seed in SEEDS)
+        for seed in SEEDS:
+            yield from (one("dp_records", method, epsilon, seed) for method in ("fedavg", "centroid"))
 
 
 def run(only: Sequence[str]) -> None:
@@ -69,22 +69,13 @@ def table(folder: Path) -> str:
     results.sort(key=lambda result: (math.inf if result["epsilon"] is None else result["epsilon"], result["method"]))
     rows = summarise(results)
     heads, lines = visible(rows, LEFT_OUT)
-    at = heads.index("NLL") + 1
-    common = [[result["nll_common"] for result in row.results] for row in rows]
-    heads = (*heads[:at], "NLL of G", "seeds", *heads[at:])
-    lines = [
-        (*line[:at], spread(values), str(len(values)), *line[at:]) for line, values in zip(lines, common, strict=True)
-    ]
+    at = heads.index("G NLL") + 1
+    heads = (*heads[:at], "seeds", *heads[at:])
+    lines = [(*line[:at], str(len(row.results)), *line[at:]) for row, line in zip(rows, lines, strict=True)]
     text = [f"{title(results)}.", ""]
     text += [f"| {' | '.join(heads)} |", "|" + "|".join([" --- "] + [" ---: "] * (len(heads) - 1)) + "|"]
     text += [f"| {' | '.join(line)} |" for line in lines]
     return "\n".join([*text, "", note(rows), ""])
-
-
-def spread(values: list[float]) -> str:
-    """Mean and, of several, sample standard deviation."""
-    deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.2f}{deviation}"
 
 
 def replaced(page: str, name: str, text: str) -> str:

@@ -54,7 +54,7 @@ class Row:
         name: shortest that tells the rows apart.
         results: one a seed.
         bleu, chrf, nll: means over the clients' own models.
-        bleu_common: of the common model; None where there is none.
+        bleu_common, nll_common: of the common model; None where there is none.
         epochs: what bytes are counted in: 1 is a round; where rounds of the rows differ in length, local epochs of one.
         bytes_up, bytes_down: per client and round, or local epoch.
         fewer: dense fp32 bytes over these, up and down; `fewer_without_embeddings`: embeddings left out on both
@@ -69,6 +69,7 @@ class Row:
     chrf: Spread
     nll: Spread
     bleu_common: Spread | None
+    nll_common: Spread | None
     epochs: int
     bytes_up: float
     bytes_down: float
@@ -205,10 +206,13 @@ def _row(name: str, group: Sequence[Result], local: Sequence[Result], dense: Seq
             if seeds and (found := recovered(values, base, best, LEAST_GAP[metric])) is not None:
                 shares[metric] = found
     bleu, chrf, nll = (_spread([result[key] for result in group]) for key in ("bleu", "chrf", "nll"))
-    common = None if group[0]["bleu_common"] is None else _spread([result["bleu_common"] for result in group])
+    common, common_nll = (
+        None if group[0].get(key) is None else _spread([result[key] for result in group])
+        for key in ("bleu_common", "nll_common")
+    )
     up, down = (float(np.mean([result[f"bytes_{way}_per_client_round"] for result in group])) / epochs for way in WAYS)
     fewer, rest = (_factors(group, which, epochs) for which in ("", "_without_embeddings"))
-    return Row(name, tuple(group), bleu, chrf, nll, common, epochs, up, down, fewer, rest, shares)
+    return Row(name, tuple(group), bleu, chrf, nll, common, common_nll, epochs, up, down, fewer, rest, shares)
 
 
 def _spread(values: Sequence[float]) -> Spread:

@@ -13,10 +13,10 @@ from rich.table import Table
 from trustformer.reports.summary import Recovered, Result, Row, Spread, summarise, unit
 
 COLUMNS = (
-    *("method", "ε", "BLEU", "chrF", "NLL", "G BLEU", "kB up / down", "fewer bytes", "without embeddings"),
+    *("method", "ε", "BLEU", "chrF", "NLL", "G BLEU", "G NLL", "kB up / down", "fewer bytes", "without embeddings"),
     *("BLEU gap kept", "NLL gap kept"),
 )
-_TOO_WIDE = ("chrF", "without embeddings")
+_TOO_WIDE = ("chrF", "G NLL", "without embeddings")
 """Columns that do not fit a terminal of eighty characters."""
 NOTE = (
     "BLEU, chrF, NLL: mean over the clients' own models on the test set, NLL in nats per token; G: the common model. "
@@ -43,6 +43,7 @@ def cells(row: Row) -> tuple[str, ...]:
         f"{row.chrf.mean:.1f}",
         _number(row.nll, 2),
         f"{row.bleu_common.mean:.1f}" if row.bleu_common else "-",
+        _number(row.nll_common, 2) if row.nll_common else "-",
         f"{row.bytes_up / 1000:,.0f} / {row.bytes_down / 1000:,.0f}" if sent else "0 / 0",
         factor(row.fewer),
         factor(row.fewer_without_embeddings),
