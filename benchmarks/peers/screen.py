@@ -72,12 +72,12 @@ scores, one codec in the place of ours. Written by `python benchmarks/peers/scre
 Multi30k German-English, 9,000 pairs, 3 clients iid, {parameters:,} parameters, a vocabulary of 4,000; {hardware}.
 """
 LONG = """
-## 24 rounds, a beam of 5
+## 24 epochs, a beam of 5
 
 Beside the comparison of the README, in equal epochs. `--every N` exchanges after every N-th epoch only.
 """
 SHORT = """
-## 12 rounds, greedy decoding: a screening
+## 12 epochs, greedy decoding: a screening
 
 One seed: differences of half a BLEU point are within what seeds do (standard deviation 0.1 to 0.4 over three seeds in
 `results/paper`).
