@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -20,7 +20,7 @@ from trustformer.reports.collect import Run, runs_of
 from trustformer.reports.figures import Draw, Style, page_svg, styles
 from trustformer.reports.headline import draw_headline, headline_text
 from trustformer.reports.sections import Members, Table
-from trustformer.reports.summary import Row, summarise
+from trustformer.reports.summary import Row, local_epochs, summarise
 from trustformer.reports.tables import note, title, visible
 
 _TEMPLATES = Path(__file__).with_name("templates")
@@ -82,13 +82,18 @@ def render(runs: Sequence[Run]) -> str:
     )
 
 
+def _listed(numbers: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(set(numbers))))
+
+
 def _setting(runs: Sequence[Run]) -> list[tuple[str, str]]:
     first = runs[0].result
-    seeds = ", ".join(map(str, sorted({run.result["seed"] for run in runs})))
+    seeds = _listed(run.result["seed"] for run in runs)
     clients = runs[0].config.get("clients", {})
     return [
         ("clients", f"{max(run.result['clients'] for run in runs)}, split {clients.get('split', '-')}"),
-        ("rounds", ", ".join(map(str, sorted({run.result["rounds"] for run in runs})))),
+        ("rounds", _listed(run.result["rounds"] for run in runs)),
+        ("local epochs", _listed(run.result["rounds"] * local_epochs(run.result) for run in runs)),
         ("parameters", f"{first['parameters']:,}"),
         ("test pairs", f"{first['test_pairs']:,}"),
         ("seeds" if "," in seeds else "seed", seeds),

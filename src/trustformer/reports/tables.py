@@ -79,7 +79,12 @@ def share(value: Recovered | None) -> str:
 
 
 def visible(rows: Sequence[Row], left_out: Sequence[str] = ()) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Return headings and cells without the columns in which no row has anything, and without those of `left_out`."""
+    """Return headings and cells without the columns in which no row has anything, and without those of `left_out`.
+
+    The common model's NLL is shown of private runs, whose ε covers that model alone.
+    """
+    if not any(row.results[0].get("privacy") for row in rows):
+        left_out = (*left_out, "G NLL")
     table = [cells(row) for row in rows]
     used = [name == "method" or any(line[i] != "-" for line in table) for i, name in enumerate(COLUMNS)]
     kept = [i for i, name in enumerate(COLUMNS) if used[i] and name not in left_out]
