@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,16 @@ import numpy as np
 import pytest
 import torch
 
+from trustformer.codec.weights import specs_of
 from trustformer.errors import ConfigError
 from trustformer.experiment.config import load_config
 from trustformer.experiment.prepare import prepare
 from trustformer.federation.store import ClientStore
-from trustformer.training import TrainConfig, device_of
+from trustformer.message import Codebook, Group, Layout
+from trustformer.methods import MethodConfig, build
+from trustformer.training import TrainConfig, device_of, nearest_on
+from trustformer.training.device import search
+from trustformer.vq import Array, assign, decode, encode, kmeans
 
 Run = Callable[..., dict[str, Any]]
 
@@ -68,3 +74,58 @@ def test_a_device_that_is_not_there_is_an_error() -> None:
     with pytest.raises(ConfigError, match=r"train\.device is cuda") as caught:
         device_of(TrainConfig(device="cuda"))
     assert caught.value.hint == "--set train.device=cpu"
+
+
+def gaussian(points: int, width: int) -> Array:
+    return np.random.default_rng(points).standard_normal((points, width)).astype(np.float32)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("size", [1e-30, 1.0, 1e30])
+@pytest.mark.parametrize(("points", "width", "clusters"), [(1, 1, 1), (5000, 1, 7), (20_011, 8, 256), (900, 200, 90)])
+def test_the_search_of_a_device_finds_centroids_as_near_as_numpys(
+    device: str, size: float, points: int, width: int, clusters: int
+) -> None:
+    X_ND = gaussian(points, width) * np.float32(size)
+    C_KD = kmeans(X_ND, clusters, np.random.default_rng(0))
+    codes, numpys = search(torch.device(device), X_ND, C_KD), assign(X_ND, C_KD)
+    assert (codes.dtype, codes.shape) == (numpys.dtype, numpys.shape)
+
+    def distances(codes: np.ndarray) -> np.ndarray:
+        return np.square((X_ND.astype(np.float64) - C_KD[codes]) / size).sum(1)
+
+    np.testing.assert_allclose(distances(codes), distances(numpys), rtol=1e-4, atol=1e-4)
+    assert (codes == numpys).mean() > 0.999
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_the_search_of_a_device_gives_ties_to_the_lowest(device: str) -> None:
+    X_ND, C_KD = np.zeros((1000, 3), np.float32), np.ones((6, 3), np.float32)
+    assert not search(torch.device(device), X_ND, C_KD).any()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_messages_coded_on_a_device_repeat_and_say_as_much(device: str) -> None:
+    drift = {"embedding": gaussian(2000, 64) * np.float32(0.01), "map": gaussian(300, 120) * np.float32(0.02)}
+    layout = Layout((Group(Codebook(8, 256), tuple(specs_of(drift))),))
+
+    def coded(there: bool) -> bytes:
+        nearest = partial(search, torch.device(device)) if there else assign
+        return encode(layout, drift, np.random.default_rng(3), nearest)
+
+    def lost(body: bytes) -> float:
+        return sum(float(np.square(drift[name] - values).sum()) for name, values in decode(layout, body).items())
+
+    assert coded(True) == coded(True)
+    assert len(coded(True)) == len(coded(False))
+    assert lost(coded(True)) == pytest.approx(lost(coded(False)), rel=5e-3)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("name", ["centroid", "fedavg"])
+def test_a_method_codes_where_the_model_is(device: str, name: str) -> None:
+    nearest = nearest_on(torch.device(device))
+    drift = {"map": gaussian(64, 64)}
+    method = build(MethodConfig(name=name), specs_of(drift), start=drift, nearest=nearest)
+    assert method.codec.nearest is nearest
+    assert (nearest is assign) == (device == "cpu")

@@ -105,7 +105,7 @@ from trustformer.vq import assign, encode, kmeans
 digest, rng = hashlib.sha256(), np.random.default_rng(0)
 for rows, width, clusters in [(70001, 8, 256), (4099, 16, 1024), (1501, 128, 400), (9000, 3, 5)]:
     points = rng.standard_normal((rows, width)).astype(np.float32)
-    centroids = kmeans(points, clusters, np.random.default_rng(1), max_iter=6)
+    centroids = kmeans(points, clusters, np.random.default_rng(1))
     digest.update(centroids.tobytes() + assign(points, centroids).tobytes())
     layout = Layout((Group(Codebook(width, clusters), (TensorSpec("w", points.shape),)),))
     digest.update(encode(layout, {"w": points}, np.random.default_rng(2)))

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from trustformer.codec.drift import DriftCodec
-from trustformer.codec.rates import pieces
 from trustformer.codec.weights import Weights
-from trustformer.vq import MAX_ABS, decode, encode
+from trustformer.vq import MAX_ABS, decode
 
 
 @dataclass(frozen=True)
@@ -36,11 +35,11 @@ class ClippedCodec(DriftCodec):
         """Return the body of a client's update. With noise, no two calls give the same."""
         drift = {name: weights[name] - common[name] for name in weights}
         if self.noise:
-            return encode(self.upload, pieces(self.upload, self._noised(clipped(drift, self.clipping_norm))), rng)
+            return self.coded(self._noised(clipped(drift, self.clipping_norm)), rng)
         limit, start = self.clipping_norm, rng.bit_generator.state
         while True:
             rng.bit_generator.state = start  # every try draws the same
-            body = encode(self.upload, pieces(self.upload, clipped(drift, limit)), rng)
+            body = self.coded(clipped(drift, limit), rng)
             if norm(decode(self.upload, body)) <= self.clipping_norm:
                 return body
             limit *= 1 - 2**-10

@@ -9,7 +9,7 @@ express, the residual x_i - decode(e_i), stays in the client's own weights: neit
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -17,19 +17,27 @@ from trustformer.codec.fixed import Fixed
 from trustformer.codec.rates import join, pieces
 from trustformer.codec.weights import Weights
 from trustformer.message import Layout
-from trustformer.vq import decode, encode
+from trustformer.vq import Nearest, assign, decode, encode
 
 
 @dataclass(frozen=True)
 class DriftCodec(Fixed):
-    """Codes drifts in the form of `upload` and reads answers in the form of `answer`."""
+    """Codes drifts in the form of `upload` and reads answers in the form of `answer`.
+
+    `nearest` finds the centroid of each block: numpy's, or one that runs where the model is.
+    """
 
     upload: Layout
     answer: Layout
+    nearest: Nearest = field(default=assign, kw_only=True)
 
     def encode(self, weights: Weights, common: Weights, rng: np.random.Generator) -> bytes:
         """Return the body of a client's update: its drift from the common model, coded."""
-        return encode(self.upload, pieces(self.upload, {name: weights[name] - common[name] for name in weights}), rng)
+        return self.coded({name: weights[name] - common[name] for name in weights}, rng)
+
+    def coded(self, drift: Weights, rng: np.random.Generator) -> bytes:
+        """Return the body of a drift."""
+        return encode(self.upload, pieces(self.upload, drift), rng, self.nearest)
 
     def adopt(self, weights: Weights, common: Weights, answer: bytes, own: bytes | None) -> tuple[Weights, Weights]:
         """Return the client's weights and the common model after an exchange.

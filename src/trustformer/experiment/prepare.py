@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from trustformer.message import digest, enc
 from trustformer.methods import Method, build
 from trustformer.models.families import architecture_of, make_model
 from trustformer.models.seq2seq import PRESETS, Model, frozen_weights, get_weights
-from trustformer.training import device_of
+from trustformer.training import device_of, nearest_on
 
 TOY_PAIRS = 6000
 
@@ -75,7 +76,8 @@ def prepare(config: Config, tokenizer: Tokenizer | None = None) -> Prepared:
     task = make_task(config.model.task, tokenizer, config.data.side, labels)
     model = make_model(config.learner, tokenizer, labels, config.seed).to(device_of(config.train))
     start = get_weights(model)
-    method = build(config.method, specs_of(start), config.privacy, start=start)
+    make = partial(build, config.method, specs_of(start), config.privacy, start=start, nearest=nearest_on(model.device))
+    method = make()
     count = 1 if method.pooled else config.clients.count
     parts = divide(config, corpus, count)
     examples = task.examples(corpus.train, config.model.max_length)
@@ -85,7 +87,7 @@ def prepare(config: Config, tokenizer: Tokenizer | None = None) -> Prepared:
     rounds = config.rounds + method.closing_exchanges
     promise = guarantee(config, sizes, rounds, exchanges=method.codec is not None)
     if promise is not None:
-        method = build(config.method, specs_of(start), config.privacy, promise.noise_multiplier, start=start)
+        method = make(noise_multiplier=promise.noise_multiplier)
     agreed = enc(
         *("tfl/1 experiment", config.to_toml(), corpus.digest, tokenizer.digest, weights_digest(start)),
         *([weights_digest(frozen_weights(model))] if config.model.freeze or config.model.lora_rank else []),

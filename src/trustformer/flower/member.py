@@ -47,7 +47,7 @@ from trustformer.models.adapters import merged
 from trustformer.models.families import make_model
 from trustformer.models.seq2seq import get_weights, save_model, set_weights
 from trustformer.secure.identity import Identity
-from trustformer.training import LocalTrainer, device_of
+from trustformer.training import LocalTrainer, device_of, nearest_on
 
 PASSING = (ProtocolError, EnclaveLostError, SealError, MessageError, LostError)
 """Failures after which the host may ask again; any other ends `join`."""
@@ -78,7 +78,9 @@ class Member:
         stored = _start(folder / settings.start)
         start = {name: stored[name] for name in get_weights(self._model) if name in stored}  # a file sorts its names
         self._check(config, start)
-        method = build(config.method, specs_of(start), config.privacy, start=start)
+        method = build(
+            config.method, specs_of(start), config.privacy, start=start, nearest=nearest_on(self._model.device)
+        )
         self._training_rounds = self._terms.rounds - method.closing_exchanges
         pairs = load_folder(folder / settings.data).train
         examples = task.examples(pairs, config.model.max_length)

@@ -20,7 +20,7 @@ from trustformer.federation.round import Cohort, run_round
 from trustformer.message import digest, enc
 from trustformer.methods import Method, MethodConfig, build
 from trustformer.models.seq2seq import get_weights, set_weights
-from trustformer.training import OptimizerState, TrainResult
+from trustformer.training import OptimizerState, TrainResult, nearest_on
 
 
 class Federation:
@@ -159,7 +159,8 @@ class _Shared:
         names = (f"{spec.name} {spec.shape}" for spec in specs)
         agreed = digest(enc("tfl/1 library", config.to_toml(), *examples.values(), *names))
         clients = {client: [_UNSEEN] * count for client, count in examples.items()}
-        return cls(clients, build(config.method, specs), start, agreed)
+        device = next(module.parameters()).device
+        return cls(clients, build(config.method, specs, nearest=nearest_on(device)), start, agreed)
 
 
 _UNSEEN = Example([], [])

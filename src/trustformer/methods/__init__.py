@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from trustformer.codec.drift import DriftCodec
 from trustformer.codec.partition import PartitionCodec
 from trustformer.codec.weights import Weights
 from trustformer.message import TensorSpec
@@ -14,6 +15,7 @@ from trustformer.methods.base import Codec, Exchange, Method
 from trustformer.methods.config import MethodConfig
 from trustformer.methods.private import bounded
 from trustformer.privacy.config import PrivacyConfig
+from trustformer.vq import Nearest, assign
 
 __all__ = ["LORA", "METHODS", "PRIVATE", "Codec", "Exchange", "Method", "MethodConfig", "build"]
 
@@ -43,6 +45,7 @@ def build(
     noise_multiplier: float = 0.0,
     *,
     start: Weights | None = None,
+    nearest: Nearest = assign,
 ) -> Method:
     """Return the method a config names, for a model with these trainable tensors.
 
@@ -52,6 +55,7 @@ def build(
         privacy: the `[privacy]` section; none for no privacy.
         noise_multiplier: standard deviation of the noise over the clipping norm.
         start: G_0, for partitions that look at what has moved since.
+        nearest: finds the nearest centroid of each block of a drift.
 
     Raises:
         ConfigError: what the sections ask for does not go together.
@@ -63,4 +67,6 @@ def build(
         method = METHODS[config.name](config, tensors)
     if isinstance(method.codec, PartitionCodec):
         method = replace(method, codec=replace(method.codec, start=start or {}))
+    if isinstance(method.codec, DriftCodec):
+        method = replace(method, codec=replace(method.codec, nearest=nearest))
     return bounded(method, privacy, noise_multiplier) if privacy.client_level else method

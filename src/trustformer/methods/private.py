@@ -33,5 +33,6 @@ def bounded(method: Method, privacy: PrivacyConfig, noise_multiplier: float) -> 
         )
     noise = noise_multiplier * privacy.clipping_norm if privacy.mechanism == "client" else 0.0
     personal = method.personal and not noise
-    codec = ClippedCodec(method.codec.upload, method.codec.answer, privacy.clipping_norm, noise, personal)
+    drift = method.codec
+    codec = ClippedCodec(drift.upload, drift.answer, privacy.clipping_norm, noise, personal, nearest=drift.nearest)
     return replace(method, codec=codec, weighted=False, personal=personal)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Local training of one client."""
 
-from trustformer.training.device import device_of
+from trustformer.training.device import device_of, nearest_on
 from trustformer.training.local import LocalTrainer, OptimizerState, TrainResult
 from trustformer.training.records import RecordTrainer, sampling
 from trustformer.training.rules import Rule
@@ -15,5 +15,6 @@ __all__ = [
     "TrainConfig",
     "TrainResult",
     "device_of",
+    "nearest_on",
     "sampling",
 ]

@@ -2,6 +2,6 @@
 """Vector quantisation: k-means, and the bodies of messages. Plain numpy, the same at clients and in the enclave."""
 
 from trustformer.vq.coding import MAX_ABS, body_size, decode, encode
-from trustformer.vq.kmeans import Array, assign, cluster_means, kmeans
+from trustformer.vq.kmeans import Array, Nearest, assign, cluster_means, kmeans
 
-__all__ = ["MAX_ABS", "Array", "assign", "body_size", "cluster_means", "decode", "encode", "kmeans"]
+__all__ = ["MAX_ABS", "Array", "Nearest", "assign", "body_size", "cluster_means", "decode", "encode", "kmeans"]

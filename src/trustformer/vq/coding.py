@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from trustformer.errors import MessageError
 from trustformer.message import Codebook, Dense, Group, Layout, TensorSpec
-from trustformer.vq.kmeans import Array, Codes, assign, cluster_means, kmeans
+from trustformer.vq.kmeans import Array, Codes, Nearest, assign, cluster_means, kmeans
 
 MAX_ABS = 32.0
 """Largest magnitude of an entry that may travel. A drift of one round is about 1e-2, a weight about 1."""
@@ -36,8 +36,10 @@ def body_size(layout: Layout) -> int:
     return sum(_group_size(group) for group in layout.groups)
 
 
-def encode(layout: Layout, tensors: Mapping[str, Array], rng: np.random.Generator) -> bytes:
+def encode(layout: Layout, tensors: Mapping[str, Array], rng: np.random.Generator, nearest: Nearest = assign) -> bytes:
     """Code the tensors of `layout`, float32 of the stated shapes; at most one pooled copy of a group is held.
+
+    With another `nearest` than numpy's the codes may be others where two centroids are equally near.
 
     Raises:
         MessageError: an entry is NaN, infinite or larger than `MAX_ABS`; names the tensor.
@@ -47,10 +49,9 @@ def encode(layout: Layout, tensors: Mapping[str, Array], rng: np.random.Generato
         for spec in group.tensors:
             _check(spec, tensors[spec.name])
         if isinstance(group.coding, Dense):
-            dtype = _wire_dtype(group.coding)
-            parts += [tensors[spec.name].astype(dtype).tobytes() for spec in group.tensors]
+            parts += [tensors[spec.name].astype(_wire_dtype(group.coding)).tobytes() for spec in group.tensors]
         else:
-            parts.append(_encode_codebook(group, group.coding, tensors, rng))
+            parts.append(_encode_codebook(group, group.coding, tensors, rng, nearest))
     body = b"".join(parts)
     assert len(body) == body_size(layout)
     return body
@@ -85,8 +86,7 @@ def decode(layout: Layout, body: bytes | memoryview) -> dict[str, Array]:
 def _check(spec: TensorSpec, values: npt.NDArray[np.floating], slack: float = 1.0) -> None:
     if values.shape != spec.shape:
         raise MessageError(f"tensor {spec.name!r} has the shape {values.shape}, the layout says {spec.shape}")
-    limit = MAX_ABS * slack
-    if not (values.max() <= limit and values.min() >= -limit):  # also true for NaN
+    if not (values.max() <= MAX_ABS * slack and values.min() >= -MAX_ABS * slack):  # also true for NaN
         raise MessageError(
             f"tensor {spec.name!r} holds NaN, infinity or an entry over {MAX_ABS:g}",
             "local training has probably diverged: lower train.learning_rate",
@@ -120,21 +120,22 @@ def _group_size(group: Group) -> int:
     return 4 + 2 * n_clusters * coding.block + -(-n_blocks * bits // 8)
 
 
-def _encode_codebook(group: Group, coding: Codebook, tensors: Mapping[str, Array], rng: np.random.Generator) -> bytes:
+def _encode_codebook(
+    group: Group, coding: Codebook, tensors: Mapping[str, Array], rng: np.random.Generator, nearest: Nearest
+) -> bytes:
     n_blocks, n_clusters, bits = _codebook_sizes(group, coding)
     X_ND = np.zeros((n_blocks, coding.block), np.float32)
     energy, row = 0.0, 0
     for spec in group.tensors:
-        values = tensors[spec.name].reshape(-1)
         count = _blocks_of(spec, coding.block)
-        X_ND[row : row + count].reshape(-1)[: spec.size] = values
-        energy += float(np.sum(np.square(values, dtype=np.float64)))
+        X_ND[row : row + count].reshape(-1)[: spec.size] = tensors[spec.name].reshape(-1)
+        energy += float(np.sum(np.square(tensors[spec.name], dtype=np.float64)))
         row += count
     entries = sum(spec.size for spec in group.tensors)
     scale = np.array(np.sqrt(energy / entries), "<f4")
     if scale > 0:
         X_ND /= scale
-    codes = assign(X_ND, kmeans(X_ND, n_clusters, rng))
+    codes = nearest(X_ND, kmeans(X_ND, n_clusters, rng, nearest))
     C_KD, counts_K = cluster_means(X_ND, codes, n_clusters)
     kept = float((counts_K * np.einsum("kd,kd->k", C_KD, C_KD, dtype=np.float64)).sum())
     if kept > 0:

@@ -7,11 +7,15 @@ in float64 in point order, so that the number of threads does not change a byte 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.int64]
+Nearest = Callable[[Array, Array], Codes]
+"""Gives the index of the nearest centroid of each point, as `assign` does: most of the work of k-means."""
 
 _SCORES = 2**17
 """Scores worked on at a time: 512 KiB, half the second-level cache of a core."""
@@ -21,6 +25,8 @@ shared they cost up to ten times the time, waiting for each other. Wider points 
 _WIDE_SCORES = 2**20
 _POINTS = 2**14
 """Points in one block of sums and of hashes."""
+_STEPS = 12
+"""Lloyd steps, at most: those on one sample end early when no assignment changes."""
 _STAGES = (16, 64, 256)
 """Points a cluster in the samples of the Lloyd steps, each a third of them. On drifts of real training this takes half
 of the time of all steps on the largest sample and captures 0.003 less energy, but 0.006 more than 64 points alone.
@@ -69,19 +75,19 @@ def cluster_means(X_ND: Array, codes: Codes, n_clusters: int) -> tuple[Array, Co
     return (sums_DK / np.maximum(counts_K, 1)).T.astype(np.float32, order="C"), counts_K
 
 
-def _seeds(X_ND: Array, n_clusters: int, rng: np.random.Generator) -> Array:
+def _seeds(X_ND: Array, n_clusters: int, rng: np.random.Generator, nearest: Nearest) -> Array:
     """Pick initial centroids as k-means++ (Arthur and Vassilvitskii, 2007), but in rounds.
 
     Each round draws as many points as there are centroids, systematically and with probability proportional to the
     squared distance: log2(K) passes in place of K, as in k-means|| (Bahmani et al., 2012) without oversampling.
     """
     C_KD = X_ND[rng.integers(len(X_ND), size=1)]
-    fresh_KD, nearest_N = C_KD, np.full(len(X_ND), np.inf)
+    fresh_KD, closest_N = C_KD, np.full(len(X_ND), np.inf)
     while len(C_KD) < n_clusters:
-        difference_ND = X_ND - fresh_KD[assign(X_ND, fresh_KD)]
+        difference_ND = X_ND - fresh_KD[nearest(X_ND, fresh_KD)]
         squares_N = np.einsum("nd,nd->n", difference_ND, difference_ND, dtype=np.float64)
-        np.minimum(nearest_N, squares_N, out=nearest_N)
-        mass_N = np.cumsum(nearest_N)
+        np.minimum(closest_N, squares_N, out=closest_N)
+        mass_N = np.cumsum(closest_N)
         missing = n_clusters - len(C_KD)
         if mass_N[-1] <= 0:  # fewer distinct points than clusters: repeat any
             return np.concatenate([C_KD, np.repeat(C_KD[:1], missing, 0)])
@@ -115,7 +121,7 @@ def _distinct(X_ND: Array, n_clusters: int) -> Array | None:
     return points if exact else None
 
 
-def kmeans(X_ND: Array, n_clusters: int, rng: np.random.Generator, *, max_iter: int = 12) -> Array:
+def kmeans(X_ND: Array, n_clusters: int, rng: np.random.Generator, nearest: Nearest = assign) -> Array:
     """Return centroids, float32 of shape (min(K, N), D).
 
     At most K distinct points are returned exactly. A cluster that became empty keeps its centroid.
@@ -124,20 +130,19 @@ def kmeans(X_ND: Array, n_clusters: int, rng: np.random.Generator, *, max_iter: 
         X_ND: finite float32 points, N >= 1.
         n_clusters: K >= 1; more clusters than points are cut to N.
         rng: the only source of randomness.
-        max_iter: upper bound of Lloyd steps; those on one sample end early when no assignment changes.
+        nearest: the search for the nearest centroid; another one may run on another device.
     """
     n_clusters = min(n_clusters, len(X_ND))
     distinct = _distinct(X_ND, n_clusters)
     if distinct is not None:
-        filler = np.repeat(distinct[:1], n_clusters - len(distinct), 0)
-        return np.concatenate([distinct, filler])
+        return np.concatenate([distinct, np.repeat(distinct[:1], n_clusters - len(distinct), 0)])
     X_ND = X_ND[rng.choice(len(X_ND), min(len(X_ND), _STAGES[-1] * n_clusters), replace=False)]
     sizes = sorted({min(len(X_ND), points * n_clusters) for points in _STAGES})
-    C_KD = _seeds(X_ND[: _STAGES[1] * n_clusters], n_clusters, rng)
+    C_KD = _seeds(X_ND[: _STAGES[1] * n_clusters], n_clusters, rng, nearest)
     for stage, size in enumerate(sizes):
         codes: Codes | None = None
-        for _ in range(stage, max_iter, len(sizes)):
-            previous, codes = codes, assign(X_ND[:size], C_KD)
+        for _ in range(stage, _STEPS, len(sizes)):
+            previous, codes = codes, nearest(X_ND[:size], C_KD)
             if previous is not None and np.array_equal(previous, codes):
                 break
             means_KD, counts_K = cluster_means(X_ND[:size], codes, n_clusters)
