@@ -2,6 +2,7 @@
 """Time and memory of coding and decoding a drift of 100 M parameters.
 
     OMP_NUM_THREADS=2 python benchmarks/micro/codec.py
+    OMP_NUM_THREADS=2 python benchmarks/micro/codec.py --device cuda   # nearest centroids there: codec_cuda.json
 
 Memory is VmHWM of this process over what it held before the call, in bytes and in the size of the drift, fp32; the
 decoded tensors are taken off. Writes benchmarks/results/codec.json.
@@ -21,7 +22,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from trustformer.message import Codebook, Group, Layout, TensorSpec
-from trustformer.vq import body_size, decode, encode
+from trustformer.training import TrainConfig, device_of, nearest_on
+from trustformer.training.device import describe_device
+from trustformer.vq import Nearest, body_size, decode, encode
 
 RESULT = Path(__file__).parents[1] / "results" / "codec.json"
 GROUPS = {"embedding": (1, (16384, 1024)), "attention": (24, (1024, 1024)), "feed-forward": (14, (1024, 4096))}
@@ -44,7 +47,7 @@ def watched(work: Callable[[], T]) -> tuple[T, float, float, int]:
     return result, seconds, processor, resident("VmHWM") - before
 
 
-def measure(block: int, clusters: int, repeat: int) -> dict[str, Any]:
+def measure(block: int, clusters: int, repeat: int, nearest: Nearest) -> dict[str, Any]:
     layout = Layout(
         tuple(
             Group(Codebook(block, clusters), tuple(TensorSpec(f"{name} {index}", shape) for index in range(count)))
@@ -56,7 +59,7 @@ def measure(block: int, clusters: int, repeat: int) -> dict[str, Any]:
     size = 4 * layout.entries
     coding, decoding = [], []
     for seed in range(repeat):
-        body, *figures = watched(lambda seed=seed: encode(layout, drift, np.random.default_rng(seed)))
+        body, *figures = watched(lambda seed=seed: encode(layout, drift, np.random.default_rng(seed), nearest))
         coding.append(figures)
         result, *figures = watched(lambda body=body: decode(layout, body))
         decoding.append(figures)
@@ -88,16 +91,22 @@ def measure(block: int, clusters: int, repeat: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=RESULT)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    device = device_of(TrainConfig(device=options.device))
+    nearest = nearest_on(device)
+    nearest(np.ones((9, 8), np.float32), np.ones((2, 8), np.float32))  # the device is ready before the clock runs
     record = {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {"count": os.cpu_count(), "load_before": os.getloadavg()},
         "threads": os.environ.get("OMP_NUM_THREADS", "default"),
+        "device": describe_device(device),
         "numpy": np.__version__,
-        "codings": [measure(8, 256, options.repeat), measure(16, 1024, options.repeat)],
+        "codings": [measure(*form, options.repeat, nearest) for form in ((8, 256), (16, 1024))],
     }
-    options.out.write_text(json.dumps(record, indent=2) + "\n", "utf-8")
+    out = options.out or RESULT.with_name("codec.json" if options.device == "cpu" else "codec_cuda.json")
+    out.write_text(json.dumps(record, indent=2) + "\n", "utf-8")
     print(json.dumps(record, indent=2))
 
 
