@@ -20,7 +20,7 @@ from keep import is_recorded, keep
 from trustformer.experiment.config import load_config
 from trustformer.experiment.reporter import PlainReporter
 from trustformer.experiment.runner import run as federate
-from trustformer.reports.task_tables import NOTE, columns, rows
+from trustformer.reports.task_tables import columns, note, rows
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "configs" / "families"
@@ -171,7 +171,7 @@ def page() -> str:
     """The page from template and records."""
     values = {f"table:{task}": f"### {title}\n\n{family_table(names)}" for task, (title, names) in TASKS.items()}
     base = recorded("base-seed1")
-    values |= {"table:adapters": adapter_table(), "note": NOTE, "hardware": hardware()}
+    values |= {"table:adapters": adapter_table(), "note": note([]), "hardware": hardware()}
     values |= {"kept": kept_table(), "losing": losing(), "alike": alike_table()}
     values["base"] = f"{base[0]['perplexity']:.0f}" if base else "not recorded"
     text = (ROOT / "benchmarks" / "families_page.md").read_text("utf-8")

@@ -116,7 +116,11 @@ def _tables(folder: Path) -> Iterator[str]:
             rows = summarise(results)
             yield from (*_markdown(*visible(rows)), "", note(rows))
         else:
-            yield from (*_markdown(task_tables.columns(results), task_tables.rows(results)), "", task_tables.NOTE)
+            yield from (
+                *_markdown(task_tables.columns(results), task_tables.rows(results)),
+                "",
+                task_tables.note(results),
+            )
     if machines:
         yield from ("", f"Made on: {'; '.join(sorted(machines))}.")
 

@@ -16,6 +16,7 @@ from trustformer.reports.figures import Style
 from trustformer.reports.sections import learning_curves
 from trustformer.reports.summary import recovered, reference, summarise, unit
 from trustformer.reports.tables import COLUMNS, markdown_table, note
+from trustformer.reports.task_tables import columns, rows, task_markdown
 
 RECORDED = Path(__file__).parents[2] / "benchmarks" / "results"
 
@@ -49,6 +50,26 @@ def test_rounds_of_different_length_compare_by_local_epoch(results: list[dict[st
     (curve,) = learning_curves({"rare": collect([path])}, {"rare": Style(0, 0)})
     # its one round is three epochs; the two rounds after it are exchanges without training
     assert [number for number, _ in curve.means] == [3, 4, 5]
+
+
+def test_tables_of_other_tasks_have_a_row_a_config_and_compare_by_local_epoch() -> None:
+    task = {"task": "masked-lm", "metrics": ["perplexity", "nll"], "perplexity": 9.0, "perplexity_common": 8.0}
+    centroid = {"variant": "codebook", **task}
+    results = [make_result("fedavg", seed, 0, 2.0, 1.0, config="fedavg", **task) for seed in (1, 2)]
+    results += [
+        make_result("centroid", 1, 0, 2.1 + block / 10, 4.0 * block, config=f"d{block}", **centroid) for block in (4, 8)
+    ]
+    assert "in a round" in task_markdown(results)
+    found = {row[0]: dict(zip(columns(results), row, strict=True)) for row in rows(results)}
+    assert {name: row["fewer bytes"] for name, row in found.items()} == {
+        **{"fedavg": "1.0x / 1.0x", "d4": "16.0x / 16.0x", "d8": "32.0x / 32.0x"},
+    }
+    rare = make_result("centroid", 1, 0, 2.4, 32.0, config="rare", local_epochs=3, **centroid)
+    found = {row[0]: dict(zip(columns(results), row, strict=True)) for row in rows([*results, rare])}
+    assert found["centroid codebook epochs=3"]["fewer bytes"] == "96.0x / 96.0x"
+    assert found["centroid codebook epochs=3"]["kB up / down"] == "42 / 42"
+    assert found["fedavg"]["kB up / down"] == "4,000 / 4,000"
+    assert "in a local epoch" in task_markdown([*results, rare])
 
 
 def test_the_gap_is_measured_against_dense_fedavg_and_local(results: list[dict[str, Any]]) -> None:

@@ -98,7 +98,15 @@ class Row:
 
 
 def summarise(results: Sequence[Result]) -> list[Row]:
-    """Return one row a config, in order of appearance.
+    """Return one row a config, in order of appearance."""
+    groups = by_name(results)
+    dense, local = (_reference(groups, method) for method in ("fedavg", "local"))
+    mixed = lengths_differ(results)
+    return [_row(name, group, local, dense, local_epochs(group[0]) if mixed else 1) for name, group in groups.items()]
+
+
+def by_name(results: Sequence[Result]) -> dict[str, list[Result]]:
+    """Return the results of each config, one a seed, under the shortest name that tells it from the others.
 
     Results of `compare` name their config; others are told apart by what their signature says of the method.
     """
@@ -106,11 +114,7 @@ def summarise(results: Sequence[Result]) -> list[Row]:
     for result in results:
         groups.setdefault(_key(result), []).append(result)
     short = _names(groups)
-    dense, local = (_reference(groups, method) for method in ("fedavg", "local"))
-    mixed = len({local_epochs(result) for result in results}) > 1
-    return [
-        _row(short[key], group, local, dense, local_epochs(group[0]) if mixed else 1) for key, group in groups.items()
-    ]
+    return {short[key]: group for key, group in groups.items()}
 
 
 def reference(rows: Sequence[Row], method: str) -> Row | None:
@@ -146,6 +150,11 @@ def recovered(
 def local_epochs(result: Result) -> int:
     """Epochs of a round; records of older versions do not say and had one."""
     return int(result.get("local_epochs", 1))
+
+
+def lengths_differ(results: Sequence[Result]) -> bool:
+    """Whether rounds of these runs differ in length; bytes are then compared by local epoch."""
+    return len({local_epochs(result) for result in results}) > 1
 
 
 def unit(rows: Sequence[Row]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from trustformer.reports.summary import Result
+from trustformer.reports.summary import WAYS, Result, by_name, lengths_differ, local_epochs
 from trustformer.reports.tables import factor, title
 
 
@@ -34,9 +34,9 @@ METRICS = {
     "bleu": Metric("BLEU", 1),
     "chrf": Metric("chrF", 1),
 }
-NOTE = (
+_NOTE = (
     "Scores: mean over the clients' own models on the test set; G: the common model. NLL in nats per target. "
-    "kB: sent by and to a client in a round, sealed, as counted. Fewer bytes: against dense fp32 weights, up / down."
+    "kB: sent by and to a client in a {unit}, sealed, as counted. Fewer bytes: against dense fp32 weights, up / down."
 )
 
 
@@ -48,23 +48,26 @@ def columns(results: Sequence[Result]) -> tuple[str, ...]:
 
 
 def rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
-    """One row a method, in order of appearance; of several seeds the mean, with the standard deviation."""
-    groups: dict[str, list[Result]] = {}
-    for result in results:
-        groups.setdefault(" ".join(filter(None, (result["method"], result["variant"]))), []).append(result)
-    return [(name, *_cells(group)) for name, group in groups.items()]
+    """One row a config, in order of appearance; of several seeds the mean, with the standard deviation."""
+    mixed = lengths_differ(results)
+    return [(name, *_cells(group, local_epochs(group[0]) if mixed else 1)) for name, group in by_name(results).items()]
 
 
-def _cells(group: Sequence[Result]) -> list[str]:
+def note(results: Sequence[Result]) -> str:
+    """Return what the columns mean."""
+    return _NOTE.format(unit="local epoch" if lengths_differ(results) else "round")
+
+
+def _cells(group: Sequence[Result], epochs: int) -> list[str]:
     first = group[0]
     cells = [_number([result[metric] for result in group], metric) for metric in first["metrics"]]
     headline = first["metrics"][0]
     common = [result[f"{headline}_common"] for result in group]
     cells.append("-" if common[0] is None else _number(common, headline))
-    up, down = (float(np.mean([result[f"bytes_{way}_per_client_round"] for result in group])) for way in ("up", "down"))
+    up, down = (float(np.mean([result[f"bytes_{way}_per_client_round"] for result in group])) / epochs for way in WAYS)
     if not up:
         return [*cells, "0 / 0", "-"]
-    fewer = [float(np.mean([result[f"compression_{way}"] for result in group])) for way in ("up", "down")]
+    fewer = [float(np.mean([result[f"compression_{way}"] for result in group])) * epochs for way in WAYS]
     return [*cells, f"{up / 1000:,.0f} / {down / 1000:,.0f}", factor((fewer[0], fewer[1]))]
 
 
@@ -78,7 +81,7 @@ def task_table(results: Sequence[Result]) -> Table:
     """Return the table for a terminal."""
     table = Table(
         title=title(results),
-        caption=NOTE,
+        caption=note(results),
         title_justify="left",
         caption_justify="left",
         box=SIMPLE_HEAD,
@@ -97,4 +100,4 @@ def task_markdown(results: Sequence[Result]) -> str:
     lines = [f"| {' | '.join(headings)} |", "|" + "|".join([" --- "] + [" ---: "] * (len(headings) - 1)) + "|"]
     lines += [f"| {' | '.join(row)} |" for row in rows(results)]
     signatures = [f"    {result['signature']}" for result in results]
-    return "\n".join([f"{title(results)}.", "", *lines, "", NOTE, "", *signatures, ""])
+    return "\n".join([f"{title(results)}.", "", *lines, "", note(results), "", *signatures, ""])
