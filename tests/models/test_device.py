@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,16 @@ import pytest
 import torch
 
 from trustformer.codec.weights import specs_of
-from trustformer.errors import ConfigError
+from trustformer.data.batches import Example
+from trustformer.errors import ConfigError, TrustformerError
 from trustformer.experiment.config import load_config
 from trustformer.experiment.prepare import prepare
 from trustformer.federation.store import ClientStore
 from trustformer.message import Codebook, Group, Layout
 from trustformer.methods import MethodConfig, build
-from trustformer.training import TrainConfig, device_of, nearest_on
+from trustformer.models.objectives import Seq2SeqObjective
+from trustformer.models.seq2seq import ModelConfig, build_model, get_weights
+from trustformer.training import LocalTrainer, OptimizerState, TrainConfig, device_of, nearest_on
 from trustformer.training.device import search
 from trustformer.vq import Array, assign, decode, encode, kmeans
 
@@ -74,6 +78,55 @@ def test_a_device_that_is_not_there_is_an_error() -> None:
     with pytest.raises(ConfigError, match=r"train\.device is cuda") as caught:
         device_of(TrainConfig(device="cuda"))
     assert caught.value.hint == "--set train.device=cpu"
+
+
+@dataclass(frozen=True)
+class Failing(Seq2SeqObjective):
+    """An objective whose loss does something else first."""
+
+    before: Callable[[], Any]
+
+    def loss(self, *args: Any, **options: Any) -> torch.Tensor:
+        self.before()
+        return super().loss(*args, **options)
+
+
+def put_twice() -> None:
+    """An operation without a deterministic form, on a CPU too."""
+    torch.use_deterministic_algorithms(True)
+    try:
+        torch.zeros(2).put_(torch.tensor([1, 1]), torch.tensor([1.0, 2.0]))
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def full() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+
+def broken() -> None:
+    torch.zeros(2) @ torch.zeros(3)
+
+
+@pytest.mark.parametrize(
+    ("before", "kind", "says"),
+    [
+        (full, TrustformerError, r"ran out of memory at step 1, in batches of 512 tokens"),
+        (
+            put_twice,
+            TrustformerError,
+            r"cannot repeat this model's training on its device: put_ has no deterministic form",
+        ),
+        (broken, RuntimeError, r"size"),
+    ],
+)
+def test_errors_of_torch_that_the_config_can_avoid_say_how(
+    before: Callable[[], None], kind: type[Exception], says: str
+) -> None:
+    model = build_model(ModelConfig(preset="micro"), 60, 1)
+    trainer = LocalTrainer(model, TrainConfig(batch_tokens=512), objective=Failing(before))
+    with pytest.raises(kind, match=says):
+        trainer.train(get_weights(model), OptimizerState(), [Example([5, 6, 2], [7, 2])], seed=(1,))
 
 
 def gaussian(points: int, width: int) -> Array:

@@ -74,7 +74,8 @@ class LocalTrainer:
         """Train for `local_epochs` and return new weights; the arguments are not changed.
 
         Raises:
-            TrustformerError: the loss became NaN or infinite; says at which step.
+            TrustformerError: the loss became NaN or infinite, or the device ran out of memory: says at which step; or
+                torch cannot repeat the model's training there.
         """
         set_weights(self._model, weights)
         self._model.train()
@@ -110,7 +111,13 @@ class LocalTrainer:
     def _step(self, adam: torch.optim.Optimizer, batch: Any, step: int) -> float:
         self._schedule(adam, step)
         adam.zero_grad()
-        loss = self._rule.backward(partial(self._loss, batch), *self._ends())
+        try:
+            loss = self._rule.backward(partial(self._loss, batch), *self._ends())
+        except RuntimeError as error:
+            explained = _explained(error, step, self._config)
+            if explained is None:
+                raise
+            raise explained from error
         torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._config.clip_norm)
         adam.step()
         self._rule.after_step(*self._ends())
@@ -159,6 +166,22 @@ class LocalTrainer:
             {name: state["exp_avg"].cpu().numpy().copy() for name, state in moments.items()},
             {name: state["exp_avg_sq"].cpu().numpy().copy() for name, state in moments.items()},
         )
+
+
+def _explained(error: RuntimeError, step: int, config: TrainConfig) -> TrustformerError | None:
+    """What to tell of an error of torch that the config can avoid."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return TrustformerError(
+            f"the device ran out of memory at step {step}, in batches of {config.batch_tokens:,} tokens",
+            "lower train.batch_tokens",
+        )
+    if "deterministic" in str(error):
+        operation = str(error).split(" does not have")[0]
+        return TrustformerError(
+            f"torch cannot repeat this model's training on its device: {operation} has no deterministic form",
+            "--set train.device=cpu",
+        )
+    return None
 
 
 def rate(step: int, warmup_steps: int) -> float:
