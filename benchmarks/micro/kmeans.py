@@ -18,6 +18,7 @@ import os
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -30,6 +31,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from sklearn.cluster import KMeans  # noqa: E402
 
+from trustformer.training.device import share  # noqa: E402
 from trustformer.vq.kmeans import Array, assign, kmeans  # noqa: E402
 
 RESULT = Path(__file__).parents[1] / "results" / "kmeans.json"
@@ -42,7 +44,7 @@ module._STEPS = STEPS
 
 
 def growing(X_ND: Array, k: int, seed: int) -> Array:
-    return kmeans(X_ND, k, np.random.default_rng(seed))
+    return kmeans(X_ND, k, np.random.default_rng(seed), partial(share, THREADS))
 
 
 def plain(X_ND: Array, k: int, seed: int) -> Array:

@@ -25,7 +25,7 @@ from trustformer.methods import MethodConfig, build
 from trustformer.models.objectives import Seq2SeqObjective
 from trustformer.models.seq2seq import ModelConfig, build_model, get_weights
 from trustformer.training import LocalTrainer, OptimizerState, TrainConfig, device_of, nearest_on
-from trustformer.training.device import search
+from trustformer.training.device import search, share
 from trustformer.vq import Array, assign, decode, encode, kmeans
 
 Run = Callable[..., dict[str, Any]]
@@ -178,7 +178,19 @@ def test_messages_coded_on_a_device_repeat_and_say_as_much(device: str) -> None:
 @pytest.mark.parametrize("name", ["centroid", "fedavg"])
 def test_a_method_codes_where_the_model_is(device: str, name: str) -> None:
     nearest = nearest_on(torch.device(device))
+    assert nearest.func is (share if device == "cpu" else search)
     drift = {"map": gaussian(64, 64)}
     method = build(MethodConfig(name=name), specs_of(drift), start=drift, nearest=nearest)
     assert method.codec.nearest is nearest
-    assert (nearest is assign) == (device == "cpu")
+
+
+@pytest.mark.parametrize(
+    ("points", "width", "clusters"), [(1, 4, 1), (40_000, 8, 256), (9000, 16, 1024), (2000, 128, 400)]
+)
+def test_threads_share_the_search_and_change_no_code(points: int, width: int, clusters: int) -> None:
+    X_ND = gaussian(points, width)
+    C_KD = X_ND[np.random.default_rng(0).choice(points, clusters, replace=False)]
+    alone = share(1, X_ND, C_KD)
+    np.testing.assert_array_equal(alone, assign(X_ND, C_KD))
+    for threads in (2, 3, 8):
+        np.testing.assert_array_equal(share(threads, X_ND, C_KD), alone)
