@@ -51,10 +51,11 @@ results: setup
 	@$(BIN)/python benchmarks/keep.py runs/multi30k benchmarks/results/multi30k
 	@$(MAKE) --no-print-directory figures
 
-# The same after half of the rounds, at two sizes of message.
+# The same after half of the epochs.
 SHORT := $(RECIPES)/multi30k-12
 results-12: setup
-	@$(BIN)/trustformer compare $(SHORT)/local.toml $(SHORT)/fedavg.toml $(SHORT)/centroid-23x.toml $(SHORT)/centroid.toml \
+	@$(BIN)/trustformer compare $(SHORT)/local.toml $(SHORT)/fedavg.toml $(SHORT)/centroid-23x.toml \
+		$(SHORT)/centroid-30x.toml $(SHORT)/centroid.toml \
 		--seeds 1 2 3 --out runs/multi30k-12
 	@$(BIN)/python benchmarks/keep.py runs/multi30k-12 benchmarks/results/multi30k-12
 
