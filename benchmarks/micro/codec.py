@@ -5,7 +5,7 @@
     OMP_NUM_THREADS=2 python benchmarks/micro/codec.py --device cuda   # nearest centroids there: codec_cuda.json
 
 Memory is VmHWM of this process over what it held before the call, in bytes and in the size of the drift, fp32; the
-decoded tensors are taken off. Writes benchmarks/results/codec.json.
+decoded tensors are taken off. Writes codec.json or codec_cuda.json in benchmarks/results.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from trustformer import library
 from trustformer.errors import ConfigError
 from trustformer.library import Federation, MethodConfig, TrustformerError
 from trustformer.models.seq2seq import get_weights
+from trustformer.training.device import share
 
 PAGE = Path(__file__).parents[2] / "docs" / "library.md"
 FEDAVG = MethodConfig(name="fedavg", closing_exchanges=0)
@@ -218,3 +219,15 @@ def test_names_are_few_sorted_and_loaded_late() -> None:
     code = "import sys, trustformer; trustformer.TrustformerError; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert not {"torch", "numpy", "transformers"} & set(loaded)
+
+
+def test_the_exchange_is_coded_where_the_module_is(tmp_path: Path) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        federation = Federation([Tagger(), Tagger()], [1, 1], tmp_path, rounds=1)
+    finally:
+        torch.set_num_threads(threads)
+    codec = federation._parties.clients[0]._codec
+    assert (codec.nearest.func, codec.nearest.args) == (share, (3,))
+    federation.close()

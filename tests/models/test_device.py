@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a model is trained and how precisely; the exchange sees 32-bit floats on the CPU either way."""
+"""Where a model is trained, how precisely, and where drifts are coded; the exchange sees 32-bit floats either way."""
 
 from __future__ import annotations
 
@@ -21,10 +21,9 @@ from trustformer.experiment.config import load_config
 from trustformer.experiment.prepare import prepare
 from trustformer.federation.store import ClientStore
 from trustformer.message import Codebook, Group, Layout
-from trustformer.methods import MethodConfig, build
 from trustformer.models.objectives import Seq2SeqObjective
 from trustformer.models.seq2seq import ModelConfig, build_model, get_weights
-from trustformer.training import LocalTrainer, OptimizerState, TrainConfig, device_of, nearest_on
+from trustformer.training import LocalTrainer, OptimizerState, TrainConfig, device_of
 from trustformer.training.device import search, share
 from trustformer.vq import Array, assign, decode, encode, kmeans
 
@@ -93,11 +92,12 @@ class Failing(Seq2SeqObjective):
 
 def put_twice() -> None:
     """An operation without a deterministic form, on a CPU too."""
+    before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True)
     try:
         torch.zeros(2).put_(torch.tensor([1, 1]), torch.tensor([1.0, 2.0]))
     finally:
-        torch.use_deterministic_algorithms(False)
+        torch.use_deterministic_algorithms(before)
 
 
 def full() -> None:
@@ -109,24 +109,31 @@ def broken() -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "kind", "says"),
+    ("before", "says", "hint"),
     [
-        (full, TrustformerError, r"ran out of memory at step 1, in batches of 512 tokens"),
+        (full, r"ran out of memory in training, with batches of 512 tokens", "lower train.batch_tokens"),
         (
             put_twice,
-            TrustformerError,
             r"cannot repeat this model's training on its device: put_ has no deterministic form",
+            "--set train.device=cpu",
         ),
-        (broken, RuntimeError, r"size"),
     ],
 )
-def test_errors_of_torch_that_the_config_can_avoid_say_how(
-    before: Callable[[], None], kind: type[Exception], says: str
-) -> None:
+def test_errors_of_torch_that_the_config_can_avoid_say_how(before: Callable[[], None], says: str, hint: str) -> None:
+    with pytest.raises(TrustformerError, match=says) as caught:
+        train_one(before)
+    assert caught.value.hint == hint
+
+
+def test_other_errors_of_torch_stay_what_they_are() -> None:
+    with pytest.raises(RuntimeError, match="size"):
+        train_one(broken)
+
+
+def train_one(before: Callable[[], None]) -> None:
     model = build_model(ModelConfig(preset="micro"), 60, 1)
     trainer = LocalTrainer(model, TrainConfig(batch_tokens=512), objective=Failing(before))
-    with pytest.raises(kind, match=says):
-        trainer.train(get_weights(model), OptimizerState(), [Example([5, 6, 2], [7, 2])], seed=(1,))
+    trainer.train(get_weights(model), OptimizerState(), [Example([5, 6, 2], [7, 2])], seed=(1,))
 
 
 def gaussian(points: int, width: int) -> Array:
@@ -152,9 +159,17 @@ def test_the_search_of_a_device_finds_centroids_as_near_as_numpys(
 
 
 @pytest.mark.parametrize("device", DEVICES)
+def test_points_in_several_blocks_keep_their_order(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    X_ND = gaussian(1000, 8)
+    whole = search(torch.device(device), X_ND, X_ND[:50])
+    monkeypatch.setattr("trustformer.training.device._SCORES", 50 * 300)
+    np.testing.assert_array_equal(search(torch.device(device), X_ND, X_ND[:50]), whole)
+
+
+@pytest.mark.parametrize("device", DEVICES)
 def test_the_search_of_a_device_gives_ties_to_the_lowest(device: str) -> None:
-    X_ND, C_KD = np.zeros((1000, 3), np.float32), np.ones((6, 3), np.float32)
-    assert not search(torch.device(device), X_ND, C_KD).any()
+    C_KD = np.array([5, 5, 1, 3, 1], np.float32)[:, None] * np.ones((1, 3), np.float32)
+    assert set(search(torch.device(device), np.zeros((1000, 3), np.float32), C_KD)) == {2}
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -175,17 +190,22 @@ def test_messages_coded_on_a_device_repeat_and_say_as_much(device: str) -> None:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("name", ["centroid", "fedavg"])
-def test_a_method_codes_where_the_model_is(device: str, name: str) -> None:
-    nearest = nearest_on(torch.device(device))
-    assert nearest.func is (share if device == "cpu" else search)
-    drift = {"map": gaussian(64, 64)}
-    method = build(MethodConfig(name=name), specs_of(drift), start=drift, nearest=nearest)
-    assert method.codec.nearest is nearest
+@pytest.mark.parametrize("private", [(), ("privacy.mechanism=enclave", "privacy.clipping_norm=1")])
+def test_a_run_codes_where_its_model_is(
+    settings: list[str], mini_model: None, device: str, private: tuple[str, ...]
+) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        prepared = prepare(load_config(None, [*settings, *private, f"train.device={device}"]))
+    finally:
+        torch.set_num_threads(threads)
+    nearest = prepared.method.codec.nearest
+    assert (nearest.func, nearest.args) == ((share, (3,)) if device == "cpu" else (search, (prepared.model.device,)))
 
 
 @pytest.mark.parametrize(
-    ("points", "width", "clusters"), [(1, 4, 1), (40_000, 8, 256), (9000, 16, 1024), (2000, 128, 400)]
+    ("points", "width", "clusters"), [(1, 4, 1), (40_000, 8, 256), (9000, 16, 1024), (25_000, 128, 400)]
 )
 def test_threads_share_the_search_and_change_no_code(points: int, width: int, clusters: int) -> None:
     X_ND = gaussian(points, width)

@@ -53,23 +53,41 @@ def test_rounds_of_different_length_compare_by_local_epoch(results: list[dict[st
 
 
 def test_tables_of_other_tasks_have_a_row_a_config_and_compare_by_local_epoch() -> None:
-    task = {"task": "masked-lm", "metrics": ["perplexity", "nll"], "perplexity": 9.0, "perplexity_common": 8.0}
-    centroid = {"variant": "codebook", **task}
-    results = [make_result("fedavg", seed, 0, 2.0, 1.0, config="fedavg", **task) for seed in (1, 2)]
-    results += [
-        make_result("centroid", 1, 0, 2.1 + block / 10, 4.0 * block, config=f"d{block}", **centroid) for block in (4, 8)
-    ]
-    assert "in a round" in task_markdown(results)
-    found = {row[0]: dict(zip(columns(results), row, strict=True)) for row in rows(results)}
-    assert {name: row["fewer bytes"] for name, row in found.items()} == {
-        **{"fedavg": "1.0x / 1.0x", "d4": "16.0x / 16.0x", "d8": "32.0x / 32.0x"},
-    }
-    rare = make_result("centroid", 1, 0, 2.4, 32.0, config="rare", local_epochs=3, **centroid)
-    found = {row[0]: dict(zip(columns(results), row, strict=True)) for row in rows([*results, rare])}
-    assert found["centroid codebook epochs=3"]["fewer bytes"] == "96.0x / 96.0x"
-    assert found["centroid codebook epochs=3"]["kB up / down"] == "42 / 42"
-    assert found["fedavg"]["kB up / down"] == "4,000 / 4,000"
-    assert "in a local epoch" in task_markdown([*results, rare])
+    task = {"task": "masked-lm", "metrics": ["perplexity", "nll"], "perplexity_common": 8.0}
+    local = make_result(
+        "local", 1, 0, 3.0, None, config="local", perplexity=20.0, **(task | {"perplexity_common": None})
+    )
+    dense = [make_result("fedavg", n, 0, 2.0, 1.0, config="fedavg", perplexity=8.0 + n, **task) for n in (1, 2)]
+    fine, coarse, rare = (
+        make_result("centroid", 1, 0, 2.1, factor, config=name, variant="codebook", perplexity=9.0, **task, **epochs)
+        for name, factor, epochs in (("fine", 16.0, {}), ("coarse", 32.0, {}), ("rare", 32.0, {"local_epochs": 3}))
+    )
+
+    def shown(results: list[dict[str, Any]], column: str) -> dict[str, str]:
+        return {row[0]: row[columns(results).index(column)] for row in rows(results)}
+
+    alike = [local, *dense, fine, coarse]
+    fewer = {"local": "-", "fedavg": "1.0x / 1.0x", "fine": "16.0x / 16.0x", "coarse": "32.0x / 32.0x"}
+    assert shown(alike, "fewer bytes") == fewer
+    assert shown(alike, "perplexity") == {"local": "20.0", "fedavg": "9.5 ± 0.7", "fine": "9.0", "coarse": "9.0"}
+    assert shown(alike, "kB up / down")["local"] == "0 / 0"
+    assert "in a round" in task_markdown(alike)
+    mixed = [*alike, rare]
+    assert shown(mixed, "fewer bytes") == fewer | {"centroid codebook epochs=3": "96.0x / 96.0x"}
+    assert shown(mixed, "kB up / down")["centroid codebook epochs=3"] == "42 / 42"
+    assert shown(mixed, "kB up / down")["fedavg"] == "4,000 / 4,000"
+    assert "in a local epoch" in task_markdown(mixed)
+
+
+def test_a_config_named_like_another_method_hides_no_row() -> None:
+    named = (("local", "alone"), ("fedavg", "local"), ("fedavg", "fast"))
+    found = summarise([make_result(method, 1, 20.0, 3.0, 1.0, config=config) for method, config in named])
+    assert [(row.name, row.method) for row in found] == [("alone", "local"), ("local", "fedavg"), ("fast", "fedavg")]
+
+
+def test_results_without_a_config_pool_only_with_rounds_of_their_length() -> None:
+    found = [make_result("fedavg", 1, 20.0, 3.0, 1.0, config=None, local_epochs=epochs) for epochs in (1, 3)]
+    assert [len(row.results) for row in summarise(found)] == [1, 1]
 
 
 def test_the_gap_is_measured_against_dense_fedavg_and_local(results: list[dict[str, Any]]) -> None:

@@ -175,7 +175,7 @@ def _long_label(result: Result) -> str:
 
 
 def _key(result: Result) -> str:
-    return str(result.get("config") or label(result))
+    return str(result.get("config") or _long_label(result))
 
 
 def _variant(result: Result) -> str:
@@ -183,15 +183,13 @@ def _variant(result: Result) -> str:
 
 
 def _names(groups: dict[str, list[Result]]) -> dict[str, str]:
-    """Return the first of variant, label and config name that no other row has; epochs are named where they differ."""
-    mixed = len({local_epochs(group[0]) for group in groups.values()}) > 1
+    """Return of variant, label and config name the first that no other row has; epochs are named where they differ."""
+    mixed = lengths_differ([group[0] for group in groups.values()])
+    levels = (_variant, _long_label if mixed else label, _key)
     names = {}
     for key, group in groups.items():
-        for name_of in (_variant, _long_label if mixed else label, _key):
-            name = name_of(group[0])
-            if sum(name == name_of(other[0]) for other in groups.values()) == 1:
-                break
-        names[key] = name
+        others = {level(other[0]) for other in groups.values() if other is not group for level in levels}
+        names[key] = next((name for level in levels if (name := level(group[0])) not in others), key)
     return names
 
 

@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
 import torch
 
-from trustformer.errors import ConfigError
+from trustformer.errors import ConfigError, TrustformerError
 from trustformer.training.settings import TrainConfig
 from trustformer.vq import Array, Nearest, assign
 from trustformer.vq.kmeans import Codes
@@ -19,10 +21,14 @@ _SCORES = 2**26
 """Scores worked on at a time: 256 MiB of the device's memory."""
 _SHARE = 2**22
 """Scores a thread works on at a time, whatever the number of threads: so that it does not change a byte."""
+_WIDE = 2**15
+"""Entries of centroids beyond which numpy's products run on several threads."""
 
 
 def device_of(config: TrainConfig) -> torch.device:
     """Return the device a config asks for; on `cuda`, ask torch for sums in one order, so that runs repeat.
+
+    An operation that has no such form is an error there from then on.
 
     Raises:
         ConfigError: `cuda` is asked for and there is none.
@@ -40,21 +46,34 @@ def device_of(config: TrainConfig) -> torch.device:
 def nearest_on(device: torch.device) -> Nearest:
     """Return the search for the nearest centroid where the model is.
 
-    On a CPU it is numpy's, faster there than torch's, in as many threads as torch uses now.
+    On CUDA it is torch's, else numpy's, faster on a CPU than torch's, in as many threads as torch uses now.
     """
-    return partial(share, torch.get_num_threads()) if device.type == "cpu" else partial(search, device)
+    return partial(search, device) if device.type == "cuda" else partial(share, torch.get_num_threads())
 
 
 def share(threads: int, X_ND: Array, C_KD: Array) -> Codes:
-    """Return what `trustformer.vq.assign` does, computed in `threads` threads."""
+    """Return what `trustformer.vq.assign` does, computed in `threads` threads; the same codes whatever their number.
+
+    Each part of the points is scaled by itself, so where entries differ by a factor of 2^60 or more in size, points
+    that are nearly zero may get other centroids that are.
+    """
+    codes = np.empty(len(X_ND), np.int64)
     points = max(1, _SHARE // len(C_KD))
-    parts = [X_ND[start : start + points] for start in range(0, len(X_ND), points)]
-    if min(threads, len(parts)) == 1:
-        return np.concatenate([assign(part_BD, C_KD) for part_BD in parts])
-    with ThreadPoolExecutor(threads) as pool:
-        return np.concatenate(list(pool.map(lambda part_BD: assign(part_BD, C_KD), parts)))
+    starts = range(0, len(X_ND), points)
+
+    def work(start: int) -> None:
+        codes[start : start + points] = assign(X_ND[start : start + points], C_KD)
+
+    if min(threads, len(starts)) == 1 or C_KD.size > _WIDE:  # such products use the threads themselves
+        for start in starts:
+            work(start)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(work, starts))
+    return codes
 
 
+@torch.no_grad()
 def search(device: torch.device, X_ND: Array, C_KD: Array) -> Codes:
     """Return what `trustformer.vq.assign` does, computed on `device`: nearest by the same score, scaled alike.
 
@@ -66,10 +85,35 @@ def search(device: torch.device, X_ND: Array, C_KD: Array) -> Codes:
     weights_DK = torch.from_numpy(np.ascontiguousarray(C_KD)).to(device).T * scale
     offsets_K = -0.5 * weights_DK.square().sum(0)
     blocks = torch.split(points_ND, max(1, _SCORES // len(C_KD)))
-    codes = [torch.addmm(offsets_K, block_BD * scale, weights_DK).argmax(1) for block_BD in blocks]
+    with torch.autocast(device.type, enabled=False):  # the caller's
+        codes = [torch.addmm(offsets_K, block_BD * scale, weights_DK).argmax(1) for block_BD in blocks]
     return torch.cat(codes).cpu().numpy()
 
 
 def describe_device(device: torch.device) -> str:
     """Name of a device, for a run's record."""
     return f"cuda: {torch.cuda.get_device_name(device)}" if device.type == "cuda" else device.type
+
+
+@contextmanager
+def explained(config: TrainConfig) -> Iterator[None]:
+    """Say of an error of torch in training what the config can do about it.
+
+    Raises:
+        TrustformerError: the device ran out of memory, or has no repeatable form of an operation.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise TrustformerError(
+            f"the device ran out of memory in training, with batches of {config.batch_tokens:,} tokens",
+            "lower train.batch_tokens",
+        ) from error
+    except RuntimeError as error:
+        operation, found, _ = str(error).partition(" does not have a deterministic implementation")
+        if not found:
+            raise
+        raise TrustformerError(
+            f"torch cannot repeat this model's training on its device: {operation} has no deterministic form",
+            "--set train.device=cpu",
+        ) from error

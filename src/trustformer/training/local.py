@@ -20,6 +20,7 @@ from trustformer.data.batches import Example, make_batches
 from trustformer.errors import TrustformerError
 from trustformer.models.objectives import SEQ2SEQ, Objective
 from trustformer.models.seq2seq import Model, get_weights, set_weights
+from trustformer.training.device import explained
 from trustformer.training.rules import Rule
 from trustformer.training.settings import TrainConfig
 
@@ -74,9 +75,20 @@ class LocalTrainer:
         """Train for `local_epochs` and return new weights; the arguments are not changed.
 
         Raises:
-            TrustformerError: the loss became NaN or infinite, or the device ran out of memory: says at which step; or
-                torch cannot repeat the model's training there.
+            TrustformerError: the loss became NaN or infinite, and at which step; the device ran out of memory, or torch
+                cannot repeat the model's training there.
         """
+        with explained(self._config):
+            return self._train(weights, optimizer, examples, seed, report)
+
+    def _train(
+        self,
+        weights: Weights,
+        optimizer: OptimizerState,
+        examples: Sequence[Example],
+        seed: Sequence[int],
+        report: Report | None,
+    ) -> TrainResult:
         set_weights(self._model, weights)
         self._model.train()
         adam = self._optimizer(optimizer)
@@ -111,13 +123,7 @@ class LocalTrainer:
     def _step(self, adam: torch.optim.Optimizer, batch: Any, step: int) -> float:
         self._schedule(adam, step)
         adam.zero_grad()
-        try:
-            loss = self._rule.backward(partial(self._loss, batch), *self._ends())
-        except RuntimeError as error:
-            explained = _explained(error, step, self._config)
-            if explained is None:
-                raise
-            raise explained from error
+        loss = self._rule.backward(partial(self._loss, batch), *self._ends())
         torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._config.clip_norm)
         adam.step()
         self._rule.after_step(*self._ends())
@@ -166,22 +172,6 @@ class LocalTrainer:
             {name: state["exp_avg"].cpu().numpy().copy() for name, state in moments.items()},
             {name: state["exp_avg_sq"].cpu().numpy().copy() for name, state in moments.items()},
         )
-
-
-def _explained(error: RuntimeError, step: int, config: TrainConfig) -> TrustformerError | None:
-    """What to tell of an error of torch that the config can avoid."""
-    if isinstance(error, torch.OutOfMemoryError):
-        return TrustformerError(
-            f"the device ran out of memory at step {step}, in batches of {config.batch_tokens:,} tokens",
-            "lower train.batch_tokens",
-        )
-    if "deterministic" in str(error):
-        operation = str(error).split(" does not have")[0]
-        return TrustformerError(
-            f"torch cannot repeat this model's training on its device: {operation} has no deterministic form",
-            "--set train.device=cpu",
-        )
-    return None
 
 
 def rate(step: int, warmup_steps: int) -> float:

@@ -19,7 +19,7 @@ class TrainConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
         label_smoothing: mass spread over the vocabulary.
         weight_decay: decoupled, as in AdamW.
         clip_norm: largest norm of a gradient.
-        device: where the model is: `auto` is `cuda` where there is one.
+        device: where the model is, and a client's search for nearest centroids: `auto` is `cuda` where there is one.
         precision: of activations in training; weights, optimizer, exchange and scores are 32-bit floats either way.
     """
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Vector quantisation: k-means, and the bodies of messages. Plain numpy, the same at clients and in the enclave."""
+"""Vector quantisation: k-means, and the bodies of messages. Plain numpy, the same at clients and in the enclave;
+a client may search for nearest centroids elsewhere."""
 
 from trustformer.vq.coding import MAX_ABS, body_size, decode, encode
 from trustformer.vq.kmeans import Array, Nearest, assign, cluster_means, kmeans

@@ -39,7 +39,7 @@ def body_size(layout: Layout) -> int:
 def encode(layout: Layout, tensors: Mapping[str, Array], rng: np.random.Generator, nearest: Nearest = assign) -> bytes:
     """Code the tensors of `layout`, float32 of the stated shapes; at most one pooled copy of a group is held.
 
-    With another `nearest` than numpy's the codes may be others where two centroids are equally near.
+    Another `nearest` than numpy's may decide near ties otherwise, and then gives another message, as good.
 
     Raises:
         MessageError: an entry is NaN, infinite or larger than `MAX_ABS`; names the tensor.
