@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import re
 import subprocess
@@ -35,6 +36,21 @@ def test_a_generated_page_is_up_to_date(name: str, monkeypatch: pytest.MonkeyPat
     """If this fails: `make docs`, and commit what it changed."""
     monkeypatch.setenv("COLUMNS", "94")  # restored afterwards
     assert (DOCS / name).read_text("utf-8") == tool("generate").PAGES[name]()
+
+
+@pytest.mark.parametrize(
+    ("page", "script", "render"),
+    [
+        ("docs/families.md", "benchmarks/families.py", "page"),
+        ("docs/privacy-baselines.md", "benchmarks/dp.py", "render"),
+        ("benchmarks/peers/README.md", "benchmarks/peers/screen.py", "page"),
+    ],
+)
+def test_a_page_is_what_its_script_makes_of_the_records(
+    page: str, script: str, render: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend((ROOT / script).parent)  # scripts import what lies beside them
+    assert (ROOT / page).read_text("utf-8") == getattr(importlib.import_module(Path(script).stem), render)()
 
 
 def test_the_drawing_is_the_one_its_script_makes() -> None:
