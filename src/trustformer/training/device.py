@@ -104,7 +104,7 @@ def explained(config: TrainConfig) -> Iterator[None]:
     """
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except torch.cuda.OutOfMemoryError as error:
         raise TrustformerError(
             f"the device ran out of memory in training, with batches of {config.batch_tokens:,} tokens",
             "lower train.batch_tokens",
