@@ -97,7 +97,8 @@ def test_every_answer_twice_counts_once(made: Make, tiny_run: Callable[..., dict
 
 
 def test_a_silent_client_is_asked_whether_it_began_anew_and_counts_once(made: Make) -> None:
-    fed = made(probe=0.05)  # whoever trains longer than this is asked again, and answers both
+    fed = made(probe=0.05)
+    fed.after_training = lambda: fed.until(fed.wire.asking)  # nobody is done before being asked again, and answers both
     fed.start(*CLIENTS)
     fed.end()
     assert [record["combined"] for record in records(fed.fed)] == [["0", "1", "2"]] * 2

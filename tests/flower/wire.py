@@ -101,6 +101,11 @@ class Wire:
             self.sent.append((client, parcel))
             self._replies.append((to, client, parcel))
 
+    def asking(self) -> bool:
+        """Whether the host has sent something that its node has not taken yet."""
+        with self._lock:
+            return any(self._boxes.values())
+
     def join(self, node: int) -> None:
         self._online.add(node)
 
@@ -154,12 +159,16 @@ class Threaded:
     Args:
         fed: folder that `init-federation` made.
         wire: carries.
+
+    Attributes:
+        after_training: called by each client's thread whenever it has trained.
     """
 
     def __init__(self, fed: Path, wire: Wire, patch: pytest.MonkeyPatch) -> None:
         self.fed, self.wire, self.said = fed, wire, Notes()
         self._threads: dict[str, threading.Thread] = {}
         self.errors: dict[str, BaseException] = {}
+        self.after_training: Callable[[], None] = lambda: None
         self._turn = threading.Lock()  # torch draws dropout for all threads from one generator
         patch.setattr(LocalTrainer, "train", self._alone(LocalTrainer.train))
         patch.setattr("trustformer.flower.serve.SuperLink", wire.superlink)
@@ -168,7 +177,9 @@ class Threaded:
     def _alone(self, train: Callable[..., Any]) -> Callable[..., Any]:
         def alone(*arguments: Any, **keywords: Any) -> Any:
             with self._turn:
-                return train(*arguments, **keywords)
+                trained = train(*arguments, **keywords)
+                self.after_training()
+                return trained
 
         return alone
 
