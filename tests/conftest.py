@@ -7,7 +7,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
+
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
 
 MINI = {"d_model": 32, "layers": 1, "heads": 2, "ffn": 64}
 """What stands for `tiny` where a test asks for `mini_model`."""

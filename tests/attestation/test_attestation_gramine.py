@@ -37,8 +37,10 @@ def device(tmp_path: Path) -> Iterator[Callable[[Callable[[bytes], bytes]], Path
                 with (folder / "quote").open("wb") as pipe:  # waits for a reader
                     if stop.is_set():
                         return
-                    pipe.write(answer((folder / "user_report_data").read_bytes()))
-                stop.wait(0.02)  # or a reader that is not yet gone would be given two answers
+                    asked = (folder / "user_report_data").read_bytes()
+                    pipe.write(answer(asked))
+                while (folder / "user_report_data").read_bytes() == asked and not stop.wait(0.001):
+                    """A reader that is not yet gone would be given two answers."""
 
         threads.append(threading.Thread(target=serve, daemon=True))
         threads[0].start()

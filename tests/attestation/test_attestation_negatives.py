@@ -147,10 +147,10 @@ def test_07_no_bytes_are_a_traceback_or_slow(pki: Pki) -> None:
     bad += [noise.randbytes(size) for size in (1, 47, 48, 435, 436, 1000, 16_000)]
     bad += [bytes(2**20), b"", quote[:432] + b"\xff\xff\xff\xff" + quote[436:], b"\xff" * 5000]
     for one in bad:
-        start = time.perf_counter()
+        start = time.thread_time()  # not what else runs on the machine
         with pytest.raises(errors.BadQuote):
             policy.check(made(one, collateral), now=NOW, expected_report_data=None)
-        assert time.perf_counter() - start < 0.05
+        assert time.thread_time() - start < 0.05
 
 
 def test_08_other_measurement(pki: Pki) -> None:

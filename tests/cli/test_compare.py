@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 
 import pytest
+from cli_kit import Cli
 
-from conftest import Cli
 from trustformer.experiment.config import load_config
 
 

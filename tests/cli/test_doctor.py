@@ -11,8 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
+from cli_kit import Cli
 
-from conftest import Cli
 from trustformer.experiment import doctor
 from trustformer.message import WIRE_VERSION
 

@@ -14,8 +14,8 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 import torch
+from cli_kit import Cli
 
-from conftest import Cli
 from trustformer.errors import TrustformerError
 from trustformer.evaluation.translation import translate
 from trustformer.experiment.saved import load_saved

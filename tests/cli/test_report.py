@@ -7,8 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-
-from conftest import Cli
+from cli_kit import Cli
 
 
 def test_a_finished_run_gets_one_page(cli: Cli, finished: Path, tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from cli_kit import Cli
 
-from conftest import Cli
 from trustformer.cli import main
 
 LINES = ["Врач осмотрел пациента.", "", "Кот спит.", "   ", "", "a" * 3000, "東京 🙂 \u2028 x", "\x00\x07"]

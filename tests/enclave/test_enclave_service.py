@@ -12,7 +12,6 @@ import stat
 import struct
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -161,6 +160,8 @@ def test_51_sigterm_ends_at_once_and_cleanly(party: Party, tmp_path: Path) -> No
     path = tmp_path / "s"
     process = subprocess.Popen(party.command(path), stderr=subprocess.PIPE)
     with connect(path, process) as connection:
+        connection.sendall(frame(service.STATUS, b""))
+        assert read_reply(connection) == b"\0" + enc(0)  # it is at work
         connection.sendall(frame(service.HELLO, b"x" * 10)[:8])  # in the middle of a frame
         process.send_signal(signal.SIGTERM)
         _, said = process.communicate(timeout=20)
@@ -226,11 +227,9 @@ def test_54_a_start_that_the_environment_could_change_is_refused(party: Party, t
 
 
 def test_two_enclaves_do_not_share_a_state(party: Party, remote: RemoteEnclave, tmp_path: Path) -> None:
-    started = time.monotonic()
     process = subprocess.run(party.command(tmp_path / "s"), capture_output=True, timeout=60)
     assert process.returncode == 2
     assert b"another enclave uses" in process.stderr
-    assert time.monotonic() - started < 45
 
 
 def test_48_an_altered_state_does_not_start(party: Party, remote: RemoteEnclave) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.timeout(900)  # some hundred processes, one after the other
 POINTS = 20
 HARNESS = Path(__file__).with_name("kill_harness.py")
 

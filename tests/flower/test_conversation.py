@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -25,24 +26,30 @@ def _node(folder: Path, address: str) -> Node:
     return Node(address, folder / "tls" / "ca.crt", folder / "node.key", "0" * 64, folder / "node.id")
 
 
-def test_a_superlink_that_is_not_there_is_named_once_and_given_up_in_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(conversation, "_SILENT", 0.1)
-    monkeypatch.setattr(conversation, "_RECONNECT", 0.05)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long a conversation has slept; its clock is moved by that alone."""
+    slept: list[float] = []
+    clock = SimpleNamespace(monotonic=lambda: sum(slept), sleep=slept.append)
+    monkeypatch.setattr(conversation, "time", clock)
+    return slept
+
+
+def test_a_superlink_that_is_not_there_is_named_once_and_given_up_in_time(tmp_path: Path, pauses: list[float]) -> None:
     said: list[str] = []
-    with pytest.raises(LostError, match="Connection refused"):
-        Conversation(_node(tmp_path, address), 1.0, said.append).command()
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))  # does not listen: connections are refused, and nobody else takes the port
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(LostError, match="Connection refused"):
+            Conversation(_node(tmp_path, address), 10.0, said.append).command()
+    assert 10.0 <= sum(pauses) <= 11.0
     assert len(said) == 1
     assert said[0].startswith(f"waiting: no connection to {address}")
 
 
+@pytest.mark.usefixtures("pauses")
 def test_a_reason_that_does_not_last_is_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nodes are refused for a moment whenever a SuperLink starts."""
-    monkeypatch.setattr(conversation, "_RECONNECT", 0.02)
     node, said, tries = _node(tmp_path, "127.0.0.1:1"), list[str](), itertools.count()
 
     def connect() -> None:
@@ -50,20 +57,19 @@ def test_a_reason_that_does_not_last_is_not_shown(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(node, "connect", connect)
     with pytest.raises(LostError, match="refuses this node"):
-        Conversation(node, 0.2, said.append).command()
+        Conversation(node, 2.0, said.append).command()
     assert next(tries) > 2
     assert not said
 
 
 @pytest.mark.parametrize("pace", [1.0, 30.0])
 def test_a_silent_host_is_asked_less_and_less_often_up_to_the_pace(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pace: float
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pauses: list[float], pace: float
 ) -> None:
-    node, pauses = _node(tmp_path, "127.0.0.1:1"), list[float]()
+    node = _node(tmp_path, "127.0.0.1:1")
     monkeypatch.setattr(node, "receive", lambda: None)
-    monkeypatch.setattr(conversation.time, "sleep", pauses.append)
     with pytest.raises(LostError, match="has said nothing"):
-        Conversation(node, 0.1, print, pace)._wait(0.1)
+        Conversation(node, 100.0, print, pace)._wait(100.0)
     assert pauses[0] == conversation.POLL[0]
     assert max(pauses) == pauses[-1] == pace * conversation.POLL[1]
 

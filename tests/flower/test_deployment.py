@@ -64,8 +64,9 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Deployment:
         ca = fed / "client-1" / "ca.crt"
         hostile, _ = run_hostile(running, folder / "hostile", address, ca, fed / "client-1" / "data")
         nodes = {client: running.verb("join", str(fed / f"client-{client}")) for client in CLIENTS}
-        wait_for((fed / "client-1" / "state" / "state.safetensors").exists, running.log)  # trained; perhaps sent
+        wait_for((fed / "client-1" / "state" / "attestation.json").exists, running.log)  # welcomed; now it trains
         serve.send_signal(signal.SIGSTOP)  # what arrives now stays in the SuperLink
+        wait_for((fed / "client-1" / "state" / "state.safetensors").exists, running.log)  # trained; perhaps sent
         state = load_file(fed / "client-1" / "state" / "state.safetensors")
         found = _search(_superlink(serve.pid), _marks(state), running)
         nodes["1"].send_signal(signal.SIGKILL)

@@ -29,6 +29,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of what flwr itself uses
 ]
 CLIENTS = ("0", "1", "2")
+DEADLINE = 600.0
+"""Seconds; so long that a round ends at it only where a test puts the clock forward."""
 Make = Callable[..., Threaded]
 
 
@@ -66,7 +68,7 @@ def check_against_run(fed: Path, run: Callable[..., dict[str, Any]], out: Path) 
 def test_a_straggler_past_the_deadline_is_late_and_loses_nothing(
     made: Make, tiny_run: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
-    fed = made(deadline=3.0, probe=60.0)
+    fed = made(deadline=DEADLINE, probe=60.0)
 
     def held(client: str, parcel: Parcel) -> bool:
         """Client 2's first update until round 1 is closed, all second ones until it is written that it was late."""
@@ -77,6 +79,8 @@ def test_a_straggler_past_the_deadline_is_late_and_loses_nothing(
 
     fed.wire.held = held
     fed.start(*CLIENTS)
+    fed.until(lambda: fed.wire.accepted() == {"0", "1"} and fed.wire.uploaded() == set(CLIENTS))
+    fed.skip(DEADLINE)
     fed.end()
     first, last = records(fed.fed)
     assert (first["combined"], first["late"]) == (["0", "1"], ["2"])
@@ -98,7 +102,7 @@ def test_every_answer_twice_counts_once(made: Make, tiny_run: Callable[..., dict
 
 def test_a_silent_client_is_asked_whether_it_began_anew_and_counts_once(made: Make) -> None:
     fed = made(probe=0.05)
-    fed.after_training = lambda: fed.until(fed.wire.asking)  # nobody is done before being asked again, and answers both
+    fed.after_training = lambda client: fed.until(lambda: fed.wire.asking(client))  # or it might be done before that
     fed.start(*CLIENTS)
     fed.end()
     assert [record["combined"] for record in records(fed.fed)] == [["0", "1", "2"]] * 2
@@ -126,10 +130,12 @@ def test_a_lost_answer_is_asked_for_again(made: Make) -> None:
 def test_too_few_at_the_deadline_is_a_new_try_in_which_all_send_again(
     made: Make, tiny_run: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
-    fed = made(deadline=3.0, probe=60.0)
+    fed = made(deadline=DEADLINE, probe=60.0)
     slow = {("1", "upload"), ("2", "upload")}
     fed.wire.held = lambda client, parcel: (client, parcel.kind) in slow and not fed.said.has("try 2 of")
     fed.start(*CLIENTS)
+    fed.until(lambda: fed.wire.accepted() == {"0"} and fed.wire.uploaded() == set(CLIENTS))
+    fed.skip(DEADLINE)
     fed.end()
     assert fed.said.has("round 1: 1 of the 2 updates needed; without 1 (at work), 2 (at work); try 2 of 24")
     assert len(records(fed.fed)[0]["combined"]) >= 2
@@ -149,7 +155,7 @@ def test_a_killed_enclave_is_replaced_and_clients_send_again(made: Make) -> None
     fed = made(probe=1.0)
     fed.wire.held = lambda client, parcel: (client, parcel.kind) == ("2", "upload") and not fed.said.has("died")
     fed.start(*CLIENTS)
-    fed.until(lambda: {c for c, p in fed.wire.sent if p.kind == "upload"} == set(CLIENTS))
+    fed.until(lambda: fed.wire.uploaded() == set(CLIENTS))
     listening = next(line for line in fed.said.lines if "listening" in line)
     found = re.search(r"enclave (\d+)", listening)
     assert found

@@ -12,6 +12,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -101,10 +102,20 @@ class Wire:
             self.sent.append((client, parcel))
             self._replies.append((to, client, parcel))
 
-    def asking(self) -> bool:
-        """Whether the host has sent something that its node has not taken yet."""
+    def asking(self, client: str) -> bool:
+        """Whether the host has sent this client something that it has not taken yet."""
         with self._lock:
-            return any(self._boxes.values())
+            return any(self._boxes[node] for node, name in self.clients.items() if name == client)
+
+    def uploaded(self) -> set[str]:
+        """Clients that have sent an update."""
+        with self._lock:
+            return {client for client, parcel in self.sent if parcel.kind == "upload"}
+
+    def accepted(self) -> set[str]:
+        """Clients that know that their update is accepted."""
+        with self._lock:
+            return {client for client, parcel in self.sent if (parcel.kind, parcel.note) == ("done", "accepted")}
 
     def join(self, node: int) -> None:
         self._online.add(node)
@@ -161,16 +172,19 @@ class Threaded:
         wire: carries.
 
     Attributes:
-        after_training: called by each client's thread whenever it has trained.
+        after_training: called with a client's id by its thread whenever it has trained.
     """
 
     def __init__(self, fed: Path, wire: Wire, patch: pytest.MonkeyPatch) -> None:
         self.fed, self.wire, self.said = fed, wire, Notes()
         self._threads: dict[str, threading.Thread] = {}
         self.errors: dict[str, BaseException] = {}
-        self.after_training: Callable[[], None] = lambda: None
+        self.after_training: Callable[[str], None] = lambda client: None
+        self._skew = 0.0
         self._turn = threading.Lock()  # torch draws dropout for all threads from one generator
         patch.setattr(LocalTrainer, "train", self._alone(LocalTrainer.train))
+        clock = SimpleNamespace(monotonic=lambda: time.monotonic() + self._skew)
+        patch.setattr("trustformer.flower.relay.time", clock)
         patch.setattr("trustformer.flower.serve.SuperLink", wire.superlink)
         patch.setattr("trustformer.flower.member.Node", wire.node)
 
@@ -178,7 +192,7 @@ class Threaded:
         def alone(*arguments: Any, **keywords: Any) -> Any:
             with self._turn:
                 trained = train(*arguments, **keywords)
-                self.after_training()
+                self.after_training(threading.current_thread().name)
                 return trained
 
         return alone
@@ -198,10 +212,14 @@ class Threaded:
             except BaseException as error:
                 self.errors[name] = error
 
-        self._threads[name] = threading.Thread(target=guarded, daemon=True)
+        self._threads[name] = threading.Thread(target=guarded, name=name, daemon=True)
         self._threads[name].start()
 
-    def until(self, what: Callable[[], Any], seconds: float = 60) -> None:
+    def skip(self, seconds: float) -> None:
+        """Put the clock by which rounds are closed forward."""
+        self._skew += seconds
+
+    def until(self, what: Callable[[], Any], seconds: float = 280) -> None:
         """Wait for it; fails with what was said."""
         deadline = time.monotonic() + seconds
         while not what():
