@@ -275,7 +275,7 @@ def test_an_interrupt_ends_with_130_and_says_how_to_go_on(sets: list[str], tmp_p
     hard = [
         "enclave.process=true",
         "clients.count=2",
-        "train.local_epochs=12",
+        "train.local_epochs=6",
         "rounds=3",
         "method.closing_exchanges=0",
     ]
