@@ -37,7 +37,7 @@ class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
 
     Attributes:
         preset: `micro` (37,000 parameters at a vocabulary of 500: for hundreds of clients), `tiny` (1.4 M at 4,000),
-            `small` (5.7 M), `base` (60 M at 32,000), or a folder with a model and its tokenizer, from which the run
+            `small` (5.8 M), `base` (60 M at 32,000), or a folder with a model and its tokenizer, from which the run
             continues.
         task: `translation`, `causal-lm` (next token), `masked-lm` (hidden tokens), `classification` (domain labels).
         architecture: of a preset: `auto` is `marian` for translation, `gpt2` for causal-lm, `bert` for the others;
