@@ -272,13 +272,7 @@ def test_a_full_disk_is_an_error_and_the_run_resumes(cli: Cli, finished: Path, s
 
 def test_an_interrupt_ends_with_130_and_says_how_to_go_on(sets: list[str], tmp_path: Path) -> None:
     """As in a terminal, where Ctrl-C reaches the enclave's process as well."""
-    hard = [
-        "enclave.process=true",
-        "clients.count=2",
-        "train.local_epochs=6",
-        "rounds=3",
-        "method.closing_exchanges=0",
-    ]
+    hard = ["enclave.process=true", "clients.count=2", "train.local_epochs=6", "rounds=3", "method.closing_exchanges=0"]
     more = [argument for setting in hard for argument in ("--set", setting)]
     command = [sys.executable, "-m", "trustformer", "run", *sets, *more, "--out", str(tmp_path / "my run")]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
