@@ -23,7 +23,7 @@ PROMISED = {
     "seed": int,
     "clients": int,
     "rounds": int,
-    "local_epochs": int,
+    "local_epochs": (int, float),
     "parameters": int,
     "bytes_up_per_client_round": (int, float),
     "bytes_down_per_client_round": (int, float),
@@ -85,6 +85,23 @@ def test_a_run_leaves_the_whole_record(
     for name in ("environment.json", "ledger.jsonl", "model/config.json", "model/model.safetensors"):
         assert (out / name).is_file() or (name == "ledger.jsonl" and method in ("local", "centralized"))
     assert not list(out.rglob("*.new"))
+
+
+def test_an_exchange_after_every_half_epoch(tmp_path: Path, tiny_run: Callable[..., Result]) -> None:
+    """Clients that never talk end where whole epochs do; who talks sends twice as many messages of the same length."""
+    half, whole = ("train.local_epochs=0.5", "rounds=4", "train.batch_tokens=64"), ("rounds=2", "train.batch_tokens=64")
+    same = ("method.name=local", "model.dropout=0")
+    alone = [tiny_run(tmp_path / f"local-{len(v)}", *same, *v) for v in (half, whole)]
+    assert alone[0]["weights_digest"] == alone[1]["weights_digest"]
+    averaged = [tiny_run(tmp_path / f"fedavg-{len(v)}", "method.name=fedavg", *v) for v in (half, whole)]
+    assert [result["local_epochs"] for result in averaged] == [0.5, 1]
+    assert averaged[0]["weights_digest"] != averaged[1]["weights_digest"]
+    often, seldom = (
+        [e["bytes"] for e in entries(tmp_path / f"fedavg-{n}") if (e["kind"], e["direction"]) == ("upload", "up")]
+        for n in (3, 2)
+    )
+    assert len(often) == 2 * len(seldom) == 12
+    assert set(often) == set(seldom)
 
 
 @pytest.mark.parametrize("method", ["local", "centralized"])

@@ -17,7 +17,7 @@ from trustformer.data.batches import collate, to_examples
 from trustformer.data.corpus import Pair
 from trustformer.data.tokenizer import EOS_ID, PAD_ID, Tokenizer
 from trustformer.data.toy import toy_corpus
-from trustformer.errors import ConfigError, DataError
+from trustformer.errors import ConfigError, DataError, TrustformerError
 from trustformer.evaluation.translation import negative_log_likelihood, score, translate
 from trustformer.models.seq2seq import (
     ModelConfig,
@@ -160,6 +160,30 @@ def test_one_long_adam_is_what_two_rounds_make(model: Any, tokenizer: Tokenizer,
 
 def test_the_rate_rises_and_falls() -> None:
     assert [round(rate(step, 100), 3) for step in (1, 50, 100, 400)] == [0.01, 0.5, 1.0, 0.5]
+
+
+def test_parts_of_a_pass_are_the_pass(mini_model: None, tokenizer: Tokenizer, pairs: tuple[Pair, ...]) -> None:
+    """Where nothing is drawn in a step, four rounds of a quarter are one round of a whole pass, bit for bit."""
+    plain = build_model(ModelConfig(max_length=24, dropout=0.0), tokenizer.vocab_size, 3)
+    examples, start = to_examples(pairs, tokenizer, 24), get_weights(plain)
+    ends = []
+    for passes, rounds in ((1, (1, 2)), (0.25, range(1, 9))):
+        trainer = LocalTrainer(plain, TrainConfig(batch_tokens=128, warmup_steps=10, local_epochs=passes))
+        weights, state = start, OptimizerState()
+        for number in rounds:
+            result = trainer.train(weights, state, examples, seed=(1, 0, number))
+            weights, state = result.weights, result.optimizer
+            assert result.tokens > 0
+        ends.append((weights, state.steps))
+    assert ends[0][1] == ends[1][1] > 8
+    for name, values in ends[0][0].items():
+        assert np.array_equal(values, ends[1][0][name])
+
+
+def test_parts_smaller_than_a_batch_are_refused(model: Any, tokenizer: Tokenizer, pairs: tuple[Pair, ...]) -> None:
+    trainer = LocalTrainer(model, TrainConfig(batch_tokens=4096, local_epochs=0.1))
+    with pytest.raises(TrustformerError, match="too few for 10 parts"):
+        trainer.train(get_weights(model), OptimizerState(), to_examples(pairs, tokenizer, 24), seed=(1, 0, 1))
 
 
 def test_arguments_of_training_are_not_changed(model: Any, tokenizer: Tokenizer, pairs: tuple[Pair, ...]) -> None:

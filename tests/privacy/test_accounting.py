@@ -113,6 +113,13 @@ def test_the_worst_client_counts_where_pairs_are_protected() -> None:
     assert promise.epsilon == max(epsilon_of(promise.noise_multiplier, *plan, 1e-3) for plan in plans) <= 8
 
 
+def test_parts_of_a_pass_are_counted_as_the_steps_they_take() -> None:
+    settings = config("privacy.mechanism=records", "privacy.batch_pairs=10", "rounds=3", "train.local_epochs=0.5")
+    promise = promised(settings, rounds=4, sizes={"0": 40})
+    assert promise.steps == 2 * 3
+    assert promise.epsilon == epsilon_of(promise.noise_multiplier, 0.25, 6, 1e-3) <= 8
+
+
 def test_a_delta_that_promises_nothing_is_refused() -> None:
     with pytest.raises(ConfigError, match="pairs"):
         promised(config("privacy.mechanism=records"), sizes={"0": 2000})

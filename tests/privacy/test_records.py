@@ -77,6 +77,14 @@ def test_the_plan_of_a_pass(pairs: int, batch: int, plan: tuple[float, int]) -> 
     assert sampling(pairs, batch) == plan
 
 
+@pytest.mark.parametrize(("passes", "steps"), [(3, 30), (0.5, 5), (0.25, 2), (0.01, 1)])
+def test_the_plan_of_a_round_is_that_of_its_passes(passes: float, steps: int, model: Model) -> None:
+    assert sampling(100, 10, passes) == (0.1, steps)
+    config = TrainConfig(local_epochs=passes)
+    trainer = RecordTrainer(model, config, noise_multiplier=1.0, clipping_norm=1.0, batch_pairs=10)
+    assert len(trainer._batches(EXAMPLES[:1] * 100, (1, 0, 1))) == steps
+
+
 def test_training_is_noised_whatever_the_seed(model: Model) -> None:
     start = get_weights(model)
     config = TrainConfig(learning_rate=0.01, warmup_steps=1)

@@ -91,9 +91,9 @@ def _records(config: Config, sizes: Mapping[str, int], cohorts: Sequence[Cohort]
         raise ConfigError(f"privacy.delta {privacy.delta:g} is over one in {max(sizes.values()):,} pairs", "lower it")
     plans = set()
     for client, pairs in sizes.items():
-        rate, steps = sampling(pairs, privacy.batch_pairs)
+        rate, steps = sampling(pairs, privacy.batch_pairs, config.train.local_epochs)
         trained = sum(client in cohort.present for cohort in cohorts)
-        plans.add((rate, steps * config.train.local_epochs * trained))
+        plans.add((rate, steps * trained))
     noise = max(noise_for(privacy.epsilon, rate, steps, privacy.delta) for rate, steps in plans)
     spent = {plan: epsilon_of(noise, *plan, privacy.delta) for plan in plans}
     rate, steps = max(spent, key=lambda plan: spent[plan])

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import inspect
 import re
-from typing import Any, get_args, get_origin
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
 import msgspec
 
@@ -59,6 +60,8 @@ def _values(kind: Any) -> str:
             return "text"
         bounds = [f"{sign} {value:g}" for sign, value in _bounds(meta)]
         return f"{base.__name__} {', '.join(bounds)}"
+    if get_origin(kind) is UnionType or get_origin(kind) is Union:
+        return ", or ".join(_values(part) for part in get_args(kind))
     if get_origin(kind) is tuple:
         return "list of text"
     choices = get_args(kind)

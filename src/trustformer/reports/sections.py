@@ -123,21 +123,22 @@ def _curve(
     name: str, style: Style, runs: Iterable[Run], values_of: Callable[[dict[str, Any]], list[float]]
 ) -> list[Curve]:
     """One curve: mean, lowest and highest over clients and seeds; none where nothing is recorded."""
-    by_epoch: dict[int, list[float]] = {}
+    by_epoch: dict[float, list[float]] = {}
     for run in runs:
         for record in run.rounds:
             by_epoch.setdefault(_epoch(run, record["round"]), []).extend(values_of(record))
     known = {number: values for number, values in sorted(by_epoch.items()) if values}
     if not known:
         return []
-    means = [(float(number), float(np.mean(values))) for number, values in known.items()]
+    means = [(number, float(np.mean(values))) for number, values in known.items()]
     return [Curve(name, style, means, [min(v) for v in known.values()], [max(v) for v in known.values()])]
 
 
-def _epoch(run: Run, number: int) -> int:
-    """Local epochs after a round; an exchange without training counts as one."""
+def _epoch(run: Run, number: int) -> float:
+    """Local epochs after a round; an exchange without training counts as one, or as a round where that is shorter."""
     trained: int = min(number, run.result["rounds"])
-    return local_epochs(run.result) * trained + number - trained
+    epochs = local_epochs(run.result)
+    return round(epochs * trained + min(epochs, 1) * (number - trained), 3)
 
 
 def curve_table(curves: Sequence[Curve], digits: int, *, percent: bool = False) -> Table:
@@ -147,9 +148,7 @@ def curve_table(curves: Sequence[Curve], digits: int, *, percent: bool = False) 
     for number in rounds:
         values = [dict(curve.means).get(number, math.nan) for curve in curves]
         shown = [f"{100 * v:.1f} %" if percent else f"{v:.{digits}f}" for v in values]
-        lines.append(
-            [f"{number:.0f}", *("-" if math.isnan(v) else text for v, text in zip(values, shown, strict=True))]
-        )
+        lines.append([f"{number:g}", *("-" if math.isnan(v) else text for v, text in zip(values, shown, strict=True))])
     return ["local epoch", *(f"{curve.name}, drift" if curve.faint else curve.name for curve in curves)], lines
 
 

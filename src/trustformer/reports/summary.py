@@ -70,7 +70,7 @@ class Row:
     nll: Spread
     bleu_common: Spread | None
     nll_common: Spread | None
-    epochs: int
+    epochs: float
     bytes_up: float
     bytes_down: float
     fewer: tuple[float, float] | None
@@ -147,9 +147,10 @@ def recovered(
     return Recovered(float(gains_S.mean() / gaps_S.mean()), low, high, count)
 
 
-def local_epochs(result: Result) -> int:
+def local_epochs(result: Result) -> float:
     """Epochs of a round; records of older versions do not say and had one."""
-    return int(result.get("local_epochs", 1))
+    epochs: float = result.get("local_epochs", 1)
+    return epochs
 
 
 def lengths_differ(results: Sequence[Result]) -> bool:
@@ -171,7 +172,7 @@ def label(result: Result) -> str:
 
 def _long_label(result: Result) -> str:
     epochs = local_epochs(result)
-    return f"{label(result)} epochs={epochs}" if epochs > 1 else label(result)
+    return f"{label(result)} epochs={epochs:g}" if epochs != 1 else label(result)
 
 
 def _key(result: Result) -> str:
@@ -203,7 +204,7 @@ def _reference(groups: dict[str, list[Result]], method: str) -> list[Result]:
     return max(chosen, key=dense_then_good, default=[])
 
 
-def _row(name: str, group: Sequence[Result], local: Sequence[Result], dense: Sequence[Result], epochs: int) -> Row:
+def _row(name: str, group: Sequence[Result], local: Sequence[Result], dense: Sequence[Result], epochs: float) -> Row:
     shares = {}
     if group[0]["method"] != "local" and list(group) != list(dense):
         by_seed = [{result["seed"]: result for result in part} for part in (group, local, dense)]
@@ -226,7 +227,7 @@ def _spread(values: Sequence[float]) -> Spread:
     return Spread(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None, tuple(values))
 
 
-def _factors(group: Sequence[Result], which: str, epochs: int) -> tuple[float, float] | None:
+def _factors(group: Sequence[Result], which: str, epochs: float) -> tuple[float, float] | None:
     up, down = ([result.get(f"compression_{way}{which}") for result in group] for way in WAYS)
     if None in up or None in down:
         return None

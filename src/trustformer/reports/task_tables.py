@@ -58,7 +58,7 @@ def note(results: Sequence[Result]) -> str:
     return _NOTE.format(unit="local epoch" if lengths_differ(results) else "round")
 
 
-def _cells(group: Sequence[Result], epochs: int) -> list[str]:
+def _cells(group: Sequence[Result], epochs: float) -> list[str]:
     first = group[0]
     cells = [_number([result[metric] for result in group], metric) for metric in first["metrics"]]
     headline = first["metrics"][0]

@@ -74,9 +74,15 @@ class LocalTrainer:
     ) -> TrainResult:
         """Train for `local_epochs` and return new weights; the arguments are not changed.
 
+        Args:
+            weights, optimizer: where training begins.
+            examples: what is trained on.
+            seed: of order and dropout; its last number is the round's, from 1, which tells what part of a pass is due.
+            report: called with target tokens done and in all.
+
         Raises:
-            TrustformerError: the loss became NaN or infinite, and at which step; the device ran out of memory, or torch
-                cannot repeat the model's training there.
+            TrustformerError: the loss became NaN or infinite, and at which step; a pass has fewer batches than parts;
+                the device ran out of memory, or torch cannot repeat the model's training there.
         """
         with explained(self._config):
             return self._train(weights, optimizer, examples, seed, report)
@@ -116,9 +122,19 @@ class LocalTrainer:
         return TrainResult(get_weights(self._model), self._state_of(adam, steps), loss_sum / max(done, 1), done)
 
     def _batches(self, examples: Sequence[Example], seed: Sequence[int]) -> list[list[int]]:
-        rng = np.random.default_rng(seed)
-        epochs = range(self._config.local_epochs)
-        return [batch for _ in epochs for batch in make_batches(examples, self._config.batch_tokens, rng)]
+        passes, size = self._config.local_epochs, self._config.batch_tokens
+        if isinstance(passes, int):
+            rng = np.random.default_rng(seed)
+            return [batch for _ in range(passes) for batch in make_batches(examples, size, rng)]
+        parts = round(1 / passes)
+        epoch, part = divmod(seed[-1] - 1, parts)
+        batches = make_batches(examples, size, np.random.default_rng([*seed[:-1], epoch + 1]))
+        if len(batches) < parts:
+            raise TrustformerError(
+                f"{len(examples):,} examples make a pass of {len(batches)} batches, too few for {parts} parts",
+                "raise train.local_epochs, or lower train.batch_tokens",
+            )
+        return [batches[i] for i in np.array_split(np.arange(len(batches)), parts)[part]]
 
     def _step(self, adam: torch.optim.Optimizer, batch: Any, step: int) -> float:
         self._schedule(adam, step)

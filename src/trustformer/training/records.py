@@ -53,9 +53,9 @@ class RecordTrainer(LocalTrainer):
     def _batches(self, examples: Sequence[Example], seed: Sequence[int]) -> list[list[int]]:
         """Poisson samples: each pair is in each batch with the same chance, independently; a batch may be empty."""
         rng, count = np.random.default_rng(), len(examples)
-        rate, steps = sampling(count, self._pairs)
+        rate, steps = sampling(count, self._pairs, self._config.local_epochs)
         self._expected = min(self._pairs, count)
-        return [np.flatnonzero(rng.random(count) < rate).tolist() for _ in range(self._config.local_epochs * steps)]
+        return [np.flatnonzero(rng.random(count) < rate).tolist() for _ in range(steps)]
 
     def _step(self, adam: torch.optim.Optimizer, batch: Batch, step: int) -> float:
         self._schedule(adam, step)
@@ -85,10 +85,10 @@ class RecordTrainer(LocalTrainer):
         return loss
 
 
-def sampling(pairs: int, batch_pairs: int) -> tuple[float, int]:
-    """Chance of a pair to be in a step, and steps of one pass over a client's pairs."""
+def sampling(pairs: int, batch_pairs: int, passes: float = 1) -> tuple[float, int]:
+    """Chance of a pair to be in a step, and steps of so many passes over a client's pairs, at least one."""
     rate = min(1.0, batch_pairs / pairs)
-    return rate, max(1, round(1 / rate))
+    return rate, max(1, round(max(1, round(1 / rate)) * passes))
 
 
 def _unpadded(row: torch.Tensor, pad_id: int) -> torch.Tensor:

@@ -12,7 +12,8 @@ class TrainConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     """The `[train]` section of a config.
 
     Attributes:
-        local_epochs: passes over a client's data in one round.
+        local_epochs: passes over a client's data in one round: a whole number, or a part of one, such as 0.5, 0.25 or
+            0.1. The parts of a pass follow each other, round by round, and are all of it.
         learning_rate: at the end of the warmup; then falls with the square root of the steps.
         warmup_steps: optimizer steps of a client, counted over rounds.
         batch_tokens: padded tokens of the longer side in a batch, at most.
@@ -23,7 +24,7 @@ class TrainConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
         precision: of activations in training; weights, optimizer, exchange and scores are 32-bit floats either way.
     """
 
-    local_epochs: Annotated[int, Meta(ge=1, le=1000)] = 1
+    local_epochs: Annotated[int, Meta(ge=1, le=1000)] | Annotated[float, Meta(ge=0.001, lt=1)] = 1
     learning_rate: Annotated[float, Meta(gt=0, le=1)] = 3e-3
     warmup_steps: Annotated[int, Meta(ge=1)] = 300
     batch_tokens: Annotated[int, Meta(ge=16)] = 512
