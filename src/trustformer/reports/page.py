@@ -82,8 +82,8 @@ def render(runs: Sequence[Run]) -> str:
     )
 
 
-def _listed(numbers: Iterable[int]) -> str:
-    return ", ".join(map(str, sorted(set(numbers))))
+def _listed(numbers: Iterable[float]) -> str:
+    return ", ".join(f"{number:.10g}" for number in sorted(set(numbers)))
 
 
 def _setting(runs: Sequence[Run]) -> list[tuple[str, str]]:
@@ -93,7 +93,7 @@ def _setting(runs: Sequence[Run]) -> list[tuple[str, str]]:
     return [
         ("clients", f"{max(run.result['clients'] for run in runs)}, split {clients.get('split', '-')}"),
         ("rounds", _listed(run.result["rounds"] for run in runs)),
-        ("local epochs", _listed(f"{run.result['rounds'] * local_epochs(run.result):g}" for run in runs)),
+        ("local epochs", _listed(run.result["rounds"] * local_epochs(run.result) for run in runs)),
         ("parameters", f"{first['parameters']:,}"),
         ("test pairs", f"{first['test_pairs']:,}"),
         ("seeds" if "," in seeds else "seed", seeds),
