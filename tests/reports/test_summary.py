@@ -13,7 +13,8 @@ from results_kit import DENSE, make_result, write_runs
 
 from trustformer.reports.collect import collect
 from trustformer.reports.figures import Style
-from trustformer.reports.sections import learning_curves
+from trustformer.reports.page import render
+from trustformer.reports.sections import curve_table, learning_curves
 from trustformer.reports.summary import recovered, reference, summarise, unit
 from trustformer.reports.tables import COLUMNS, markdown_table, note
 from trustformer.reports.task_tables import columns, rows, task_markdown
@@ -50,6 +51,20 @@ def test_rounds_of_different_length_compare_by_local_epoch(results: list[dict[st
     (curve,) = learning_curves({"rare": collect([path])}, {"rare": Style(0, 0)})
     # its one round is three epochs; the two rounds after it are exchanges without training
     assert [number for number, _ in curve.means] == [3, 4, 5]
+
+
+def test_rounds_of_a_part_of_an_epoch_compare_by_local_epoch(tmp_path: Path) -> None:
+    often = make_result("centroid", 1, 24, 2.4, 32.0, config="often", variant="codebook", local_epochs=0.5, rounds=1)
+    dense = make_result("fedavg", 1, 30, 2.0, 1.0, config="fedavg")
+    whole, half = summarise([dense, often])
+    assert (whole.fewer, whole.bytes_up) == ((1, 1), DENSE)
+    assert (half.name, half.fewer, half.bytes_up) == ("centroid codebook", (16, 16), DENSE / 32 / 0.5)
+    paths = write_runs([often, dense], tmp_path)
+    (curve,) = learning_curves({"often": collect(paths[:1])}, {"often": Style(0, 0)})
+    # half an epoch, and two exchanges without training, each drawn as long as its round
+    assert [number for number, _ in curve.means] == [0.5, 1, 1.5]
+    assert [row[0] for row in curve_table([curve], 2)[1]] == ["0.5", "1", "1.5"]
+    assert "<dd>0.5, 3</dd>" in render(collect(paths))  # local epochs of either run
 
 
 def test_tables_of_other_tasks_have_a_row_a_config_and_compare_by_local_epoch() -> None:
