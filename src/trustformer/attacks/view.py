@@ -48,7 +48,6 @@ class Record:
         aggregates: opened bodies of aggregates by round.
         start: G_0.
         codec, common, seed: how to read bodies; `common` is whether the method has a common model.
-        training_rounds: rounds with training; later ones are exchanges only.
     """
 
     relayed: tuple[Relayed, ...]
@@ -59,7 +58,6 @@ class Record:
     codec: Codec
     common: bool
     seed: int
-    training_rounds: int
 
 
 @dataclass(frozen=True)
@@ -76,11 +74,9 @@ class ModelView:
 
     Attributes:
         updates: those this adversary can open.
-        training_rounds: rounds with training.
     """
 
     updates: Mapping[tuple[int, str], Update]
-    training_rounds: int
     _record: Record
     _references: dict[int, Weights] = field(default_factory=dict)
 
@@ -115,12 +111,12 @@ def as_host(record: Record) -> HostView:
 def as_client(record: Record, client: str) -> ModelView:
     """Return what one client sees: of updates its own only."""
     own = {key: update for key, update in record.updates.items() if key[1] == client}
-    return ModelView(own, record.training_rounds, record)
+    return ModelView(own, record)
 
 
 def as_enclave(record: Record) -> ModelView:
     """Return what a broken enclave sees."""
-    return ModelView(record.updates, record.training_rounds, record)
+    return ModelView(record.updates, record)
 
 
 def apply_body(record: Record, reference: Weights, number: int, body: bytes) -> Weights:

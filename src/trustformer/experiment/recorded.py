@@ -108,7 +108,6 @@ def _read(directory: RunDirectory, config: Config, prepared: Prepared, codec: Co
         codec=codec,
         common=prepared.method.common,
         seed=config.seed,
-        training_rounds=config.rounds,
     )
 
 
