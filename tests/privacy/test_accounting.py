@@ -12,6 +12,8 @@ from trustformer.errors import ConfigError
 from trustformer.experiment.cohorts import make_cohorts
 from trustformer.experiment.config import Config, load_config
 from trustformer.experiment.guarantee import Guarantee, guarantee
+from trustformer.message import TensorSpec
+from trustformer.methods import MethodConfig, build
 from trustformer.privacy.accounting import epsilon_of, noise_for
 
 pytest.importorskip("opacus")
@@ -76,8 +78,8 @@ def config(*overrides: str) -> Config:
     return load_config(None, [*common, *overrides])
 
 
-def promised(settings: Config, rounds: int = 11, sizes: dict[str, int] | None = None) -> Guarantee:
-    promise = guarantee(settings, sizes or SIZES, rounds, exchanges=True)
+def promised(settings: Config, sizes: dict[str, int] | None = None) -> Guarantee:
+    promise = guarantee(settings, sizes or SIZES, build(settings.method, (TensorSpec("w", (64, 8)),)))
     assert promise is not None
     return promise
 
@@ -89,9 +91,21 @@ def test_closing_exchanges_are_releases_too() -> None:
     assert promise.epsilon == epsilon_of(promise.noise_multiplier, 1.0, 11, 1e-3) <= 8
 
 
+def test_all_exchanges_of_a_round_are_releases() -> None:
+    several = ("method.variant=partition", "method.exchanges=5", "method.closing_exchanges=2")
+    promise = promised(config("privacy.mechanism=enclave", *several))
+    assert promise.steps == 10 * 5 + 2
+    assert promise.epsilon == epsilon_of(promise.noise_multiplier, 1.0, 52, 1e-3) <= 8
+    records = ("privacy.mechanism=records", "privacy.batch_pairs=10", "clients.participation=0.5", "clients.count=4")
+    settings = config(*records, *several, "clients.min_clients=1", "rounds=6")
+    cohorts = make_cohorts(settings, list("0123"), 6 * 5 + 2)
+    trained = max(sum(client in cohort.present for cohort in cohorts[0:30:5]) for client in "0123")
+    assert promised(settings, sizes=dict.fromkeys("0123", 40)).steps == 4 * trained
+
+
 def test_sampling_helps_only_against_those_who_do_not_know_the_cohorts() -> None:
-    settings = config("privacy.mechanism=enclave", "clients.participation=0.25", "clients.min_clients=1")
-    promise = promised(settings, rounds=4)
+    settings = config("privacy.mechanism=enclave", "clients.participation=0.25", "clients.min_clients=1", "rounds=3")
+    promise = promised(settings)
     most = max(sum(c in cohort.present for cohort in make_cohorts(settings, list(SIZES), 4)) for c in SIZES)
     assert 1 < most <= 4
     assert promise.epsilon == epsilon_of(promise.noise_multiplier, 0.25, 4, 1e-3) <= 8
@@ -106,7 +120,7 @@ def test_noise_of_clients_gains_nothing_from_sampling() -> None:
 
 def test_the_worst_client_counts_where_pairs_are_protected() -> None:
     settings = config("privacy.mechanism=records", "privacy.batch_pairs=10", "rounds=3")
-    promise = promised(settings, rounds=4, sizes={"0": 40, "1": 5})
+    promise = promised(settings, sizes={"0": 40, "1": 5})
     # 40 pairs: a quarter of them a step, four steps a pass; 5: all of them, one step
     plans = [(0.25, 4 * 3), (1.0, 1 * 3)]
     assert promise.unit == "pair"
@@ -115,7 +129,7 @@ def test_the_worst_client_counts_where_pairs_are_protected() -> None:
 
 def test_parts_of_a_pass_are_counted_as_the_steps_they_take() -> None:
     settings = config("privacy.mechanism=records", "privacy.batch_pairs=10", "rounds=3", "train.local_epochs=0.5")
-    promise = promised(settings, rounds=4, sizes={"0": 40})
+    promise = promised(settings, sizes={"0": 40})
     assert promise.steps == 2 * 3
     assert promise.epsilon == epsilon_of(promise.noise_multiplier, 0.25, 6, 1e-3) <= 8
 
@@ -126,7 +140,7 @@ def test_a_delta_that_promises_nothing_is_refused() -> None:
 
 
 def test_no_mechanism_promises_nothing() -> None:
-    assert guarantee(load_config(None), SIZES, 3, exchanges=True) is None
+    assert guarantee(load_config(None), SIZES, build(MethodConfig(), (TensorSpec("w", (8, 8)),))) is None
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from trustformer.errors import ConfigError
 from trustformer.experiment.cohorts import make_cohorts
 from trustformer.experiment.config import Config
 from trustformer.federation.round import Cohort
+from trustformer.methods import Method
 from trustformer.privacy.accounting import epsilon_of, noise_for
 from trustformer.training import sampling
 
@@ -50,14 +51,13 @@ class Guarantee:
         return {key: None if value == math.inf else value for key, value in asdict(self).items()}
 
 
-def guarantee(config: Config, sizes: Mapping[str, int], rounds: int, *, exchanges: bool) -> Guarantee | None:
+def guarantee(config: Config, sizes: Mapping[str, int], method: Method) -> Guarantee | None:
     """Return what a run promises, None for nothing.
 
     Args:
         config: the run's config.
         sizes: training pairs of each client.
-        rounds: exchanges, closing ones included.
-        exchanges: whether clients exchange; all train in every round otherwise.
+        method: what it builds, noised or not; where nothing is exchanged, all clients train in every round.
 
     Raises:
         ConfigError: a delta that promises nothing, or an epsilon out of reach.
@@ -65,9 +65,12 @@ def guarantee(config: Config, sizes: Mapping[str, int], rounds: int, *, exchange
     privacy = config.privacy
     if privacy.mechanism == "none":
         return None
+    rounds = method.total(config.rounds)
+    exchanges = method.codec is not None
     cohorts = make_cohorts(config, list(sizes), rounds) if exchanges else [Cohort(tuple(sizes))] * rounds
     if privacy.mechanism == "records":
-        return _records(config, sizes, cohorts[: config.rounds])
+        training = [cohort for number, cohort in enumerate(cohorts, 1) if method.trains(number, config.rounds)]
+        return _records(config, sizes, training)
     most = max(sum(client in cohort.present for cohort in cohorts) for client in sizes)
     rate, steps = (config.clients.participation, rounds) if privacy.mechanism == "enclave" else (1.0, most)
     noise = noise_for(privacy.epsilon, rate, steps, privacy.delta)

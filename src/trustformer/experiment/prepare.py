@@ -84,8 +84,7 @@ def prepare(config: Config, tokenizer: Tokenizer | None = None) -> Prepared:
     width = len(str(count - 1))
     clients = {f"{index:0{width}d}": [examples[i] for i in part] for index, part in enumerate(parts)}
     sizes = {client: len(held) for client, held in clients.items()}
-    rounds = config.rounds + method.closing_exchanges
-    promise = guarantee(config, sizes, rounds, exchanges=method.codec is not None)
+    promise = guarantee(config, sizes, method)
     if promise is not None:
         method = make(noise_multiplier=promise.noise_multiplier)
     agreed = enc(

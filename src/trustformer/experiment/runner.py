@@ -56,7 +56,7 @@ def run(config: Config, out: Path, reporter: Reporter, *, resume: bool = False) 
         except TrustformerError:
             directory.abandon()  # a mended config may take the same place
             raise
-        rounds = config.rounds * prepared.method.exchanges + prepared.method.closing_exchanges
+        rounds = prepared.method.total(config.rounds)
         cohorts = make_cohorts(config, list(prepared.clients), rounds)
         federation = assemble(config, prepared, directory, rounds)
         try:

@@ -81,7 +81,7 @@ class Member:
         method = build(
             config.method, specs_of(start), config.privacy, start=start, nearest=nearest_on(self._model.device)
         )
-        self._training_rounds = self._terms.rounds - method.closing_exchanges
+        self._trains = partial(method.trains, rounds=config.rounds)
         pairs = load_folder(folder / settings.data).train
         examples = task.examples(pairs, config.model.max_length)
         if method.codec is None or (method.codec.upload, method.codec.answer) != (
@@ -183,10 +183,11 @@ class Member:
         if self._client.channel.welcome.round + 1 != number:
             raise ProtocolError(f"the host asks for round {number}, the enclave is at another")
         report = partial(self._report, number)
-        self._client.train(number, epochs=number <= self._training_rounds, report=report)
+        trains = self._trains(number)
+        self._client.train(number, epochs=trains, report=report)
         self._line.trained = self._client.state.trained
         status = self._client.contribute()
-        what = f"loss {self._client.state.loss:.3f}" if number <= self._training_rounds else "exchange only"
+        what = f"loss {self._client.state.loss:.3f}" if trains else "exchange only"
         self._reporter.note(f"round {number} of {self._terms.rounds}: {status}; {what}")
         return status
 

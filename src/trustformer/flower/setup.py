@@ -82,7 +82,7 @@ def _write(
     server = RunDirectory(at / "host")
     identities = {client: Identity.generate() for client in prepared.clients}
     roster = {client: identity.public for client, identity in identities.items()}
-    rounds = config.rounds + prepared.method.closing_exchanges
+    rounds = prepared.method.total(config.rounds)
     agreed = experiment_digest(config, prepared.tokenizer.digest, prepared.start)
     terms = make_terms(config, agreed, codec.at(config.seed, 1).digest(prepared.common), codec, roster, rounds)
     server.write("config.toml", config.to_toml().encode())

@@ -74,6 +74,10 @@ class Method:
     personal: bool = True
     rule: Rule = field(default_factory=Rule)
 
+    def total(self, rounds: int) -> int:
+        """Exchanges of a run of so many rounds, closing ones included."""
+        return rounds * self.exchanges + self.closing_exchanges
+
     def trains(self, number: int, rounds: int) -> bool:
         """Whether clients train before exchange `number` of a run of so many rounds."""
         return number <= rounds * self.exchanges and (number - 1) % self.exchanges == 0
