@@ -112,6 +112,40 @@ def test_errors_come_back_as_what_they_are(party: Party, remote: RemoteEnclave) 
     assert few.value.hint
 
 
+class FourGigabytes(bytes):
+    """As long as no frame can say, and nothing is allocated."""
+
+    def __len__(self) -> int:
+        return 2**32
+
+
+@pytest.mark.parametrize("over", [b"x" * 5000, FourGigabytes()])
+def test_a_request_that_is_too_long_costs_neither_the_process_nor_what_it_has_accepted(
+    party: Party, remote: RemoteEnclave, over: bytes
+) -> None:
+    host = party.host(remote)
+    players = party.players(host)
+    first, pid = players["c0"], remote.pid
+    first.hello()
+    assert first.channel.upload(first.update(drift(0))) == "accepted"
+    for name, request in (("hello", host.hello), ("sync", remote.sync)):
+        with pytest.raises(MessageError, match=f"{name}: {len(over)} bytes where the run's terms allow 4096"):
+            request(over)
+    limit = service.frame_limits(party.config)[service.UPLOAD]
+    with pytest.raises(MessageError, match=f"upload: .* bytes where the run's terms allow {limit}"):
+        host.upload(over if len(over) > limit else bytes(limit + 1))
+    with pytest.raises(MessageError) as told:
+        remote.hello(bytes(service.SMALL))  # the longest that is passed on
+    assert "terms allow" not in told.value.message
+    assert (remote.pid, host.accepted) == (pid, ("c0",))
+    second = players["c1"]
+    second.hello()
+    assert second.channel.upload(second.update(drift(1))) == "accepted"
+    host.close(1)
+    assert [client for client, _ in first.adopt()[0][0].uploads] == ["c0", "c1"]
+    assert remote.pid == pid
+
+
 @pytest.mark.parametrize(
     "head",
     [

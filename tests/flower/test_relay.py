@@ -8,6 +8,7 @@ import os
 import re
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -163,3 +164,27 @@ def test_a_killed_enclave_is_replaced_and_clients_send_again(made: Make) -> None
     fed.end()
     assert [record["combined"] for record in records(fed.fed)] == [["0", "1", "2"]] * 2
     assert len({result["common_digest"] for result in results(fed.fed).values()}) == 1
+
+
+def test_a_message_that_is_too_long_costs_its_sender_a_try_and_nobody_else(made: Make) -> None:
+    fed = made()
+    reply, long = fed.wire.reply, list[Parcel]()
+
+    def lengthened(client: str, to: str, parcel: Parcel) -> None:
+        if client == "2" and parcel.kind == "hello" and not long and fed.wire.accepted() == {"0", "1"}:
+            long.append(parcel)
+            parcel = replace(parcel, body=bytes(5000))
+        reply(client, to, parcel)
+
+    fed.wire.reply = lengthened  # type: ignore[method-assign]
+    fed.start("0", "1")
+    fed.until(lambda: fed.wire.accepted() == {"0", "1"})
+    fed.start("2")
+    fed.end()
+    assert long
+    assert fed.said.has("client 2 failed with 'MessageError'")
+    assert fed.said.has("hello: 5000 bytes where the run's terms allow 4096")
+    assert not fed.said.has("died")
+    assert [record["combined"] for record in records(fed.fed)] == [["0", "1", "2"]] * 2
+    uploads = [(client, parcel.round) for client, parcel in fed.wire.sent if parcel.kind == "upload"]
+    assert len(uploads) == len(set(uploads)) == 6

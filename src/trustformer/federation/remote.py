@@ -16,11 +16,20 @@ from pathlib import Path
 
 import trustformer.errors
 from trustformer.enclave import service
+from trustformer.enclave.config import RunConfig
 from trustformer.enclave.state import Released
-from trustformer.errors import ConfigError, EnclaveLostError, TrustformerError
+from trustformer.errors import ConfigError, EnclaveLostError, MessageError, TrustformerError
 from trustformer.message import Reader, enc
 
 _MAX_REPLY = 2**32 - 1
+_MAX_BODY = 2**32 - 2  # a frame's length also counts its operation, and is written in four bytes
+_NAMES = {
+    service.HELLO: "hello",
+    service.UPLOAD: "upload",
+    service.CLOSE: "close",
+    service.SYNC: "sync",
+    service.STATUS: "status",
+}
 _START_SECONDS = 120.0
 _STOP_SECONDS = 10.0
 _LOG_BYTES = 4096
@@ -42,6 +51,8 @@ class RemoteEnclave:
 
     Raises:
         TrustformerError: the process ended while it started; the message is what it said last.
+
+    Every request raises `MessageError`, unsent, where it is longer than the terms allow.
     """
 
     def __init__(
@@ -59,6 +70,7 @@ class RemoteEnclave:
         self._process: subprocess.Popen[bytes] | None = None
         try:
             self._start()
+            self._limits = service.frame_limits(RunConfig.from_bytes(terms.read_bytes()))
         except BaseException:
             self.stop()
             raise
@@ -121,6 +133,13 @@ class RemoteEnclave:
     def _ask(self, operation: bytes, body: bytes) -> bytes:
         if self._socket is None:
             raise TrustformerError("the enclave process has been stopped")
+        # Whoever sends the service a longer frame is cut off, and this connection carries all clients' requests.
+        limit = min(self._limits[operation], _MAX_BODY)
+        if len(body) > limit:
+            raise MessageError(
+                f"{_NAMES[operation]}: {len(body)} bytes where the run's terms allow {limit}",
+                "it was not passed to the enclave; send what the terms describe",
+            )
         try:
             self._socket.sendall(struct.pack(">I", len(body) + 1) + operation)
             self._socket.sendall(body)
