@@ -7,8 +7,10 @@ import json
 import os
 import re
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,15 @@ pytest.importorskip("flwr", reason="needs the extra flower")
 
 from wire import Threaded, Wire
 
+from trustformer.enclave.protocol import Hello, sign, split_signed
 from trustformer.errors import TrustformerError
 from trustformer.experiment.config import load_config
+from trustformer.federation.host import Host
 from trustformer.flower.parcel import Parcel
 from trustformer.flower.serve import serve
 from trustformer.flower.settings import HostConfig
 from trustformer.flower.setup import init_federation
+from trustformer.secure.identity import Identity
 
 pytestmark = [
     pytest.mark.timeout(300),  # threads of seven parties on a busy machine
@@ -188,3 +193,59 @@ def test_a_message_that_is_too_long_costs_its_sender_a_try_and_nobody_else(made:
     assert [record["combined"] for record in records(fed.fed)] == [["0", "1", "2"]] * 2
     uploads = [(client, parcel.round) for client, parcel in fed.wire.sent if parcel.kind == "upload"]
     assert len(uploads) == len(set(uploads)) == 6
+
+
+def _claiming(fed: Threaded, client: str, number: int) -> None:
+    """Let every hello of a client claim, signed, that it holds a round."""
+    folder = fed.fed / f"client-{client}"
+    identity, reply = Identity.load(folder / "identity.key"), fed.wire.reply
+
+    def claim(sender: str, to: str, parcel: Parcel) -> None:
+        if (sender, parcel.kind) == (client, "hello"):
+            hello = Hello.from_bytes(split_signed(parcel.body, "hello")[0])
+            parcel = replace(parcel, body=sign(replace(hello, round=number).to_bytes(), identity))
+        reply(sender, to, parcel)
+
+    fed.wire.reply = claim  # type: ignore[method-assign]
+
+
+def test_a_client_that_claims_a_newer_round_ends_serve_after_its_tries(
+    made: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fed = made(deadline=DEADLINE, attempts=3)
+    monkeypatch.setattr("trustformer.flower.relay._REFUSED", 0.2)
+    closes, close = list[float](), Host.close
+
+    def counted(host: Host, number: int) -> None:
+        closes.append(time.monotonic())
+        close(host, number)
+
+    monkeypatch.setattr(Host, "close", counted)
+    _claiming(fed, "2", 7)
+    fed.start(*CLIENTS)
+    fed.until(lambda: fed.wire.accepted() == {"0", "1"} and fed.said.has("client 2 failed with 'ProtocolError'"))
+    fed.skip(DEADLINE)
+    fed.until(lambda: fed.said.has("try 3 of 3"))
+    ended = fed.error("serve")
+    assert isinstance(ended, TrustformerError)
+    assert ended.message == "round 1: close: a client has seen a newer round than this boot, 3 times"
+    assert "keep away who only claims to" in ended.hint
+    assert len(closes) == 3
+    assert all(later - sooner >= 0.2 for sooner, later in pairwise(closes))
+    assert not records(fed.fed)
+
+
+def test_an_enclave_whose_state_was_removed_learns_the_round_and_serve_goes_on(
+    made: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fed = made()
+    fed.start(*CLIENTS)
+    fed.end()
+    before = records(fed.fed)
+    (fed.fed / "host" / "enclave" / "state.sealed").unlink()
+    (fed.fed / "host" / "finished.json").unlink()
+    again = Threaded(fed.fed, Wire(), monkeypatch)
+    again.start(*CLIENTS)
+    again.end()
+    assert again.said.has("failed with 'ProtocolError'")  # the first to come: alone it is not believed
+    assert records(fed.fed) == before

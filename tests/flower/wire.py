@@ -36,13 +36,14 @@ class Wire:
         held: whether a client's reply is kept back; asked again until it is not.
         lost: whether a client's reply never comes, as of a node that died; its message ends in an error.
         copies: how often each reply comes to the host.
+        cut: whether the next look into a mailbox fails for good.
     """
 
     def __init__(self) -> None:
         self.sent: list[tuple[str, Parcel]] = []
         self.held: Callable[[str, Parcel], bool] = lambda client, parcel: False
         self.lost: Callable[[str, Parcel], bool] = lambda client, parcel: False
-        self.copies = 1
+        self.copies, self.cut = 1, False
         self._lock = threading.Lock()
         self._online: set[int] = set()
         self._boxes: dict[int, deque[Message]] = defaultdict(deque)
@@ -93,6 +94,8 @@ class Wire:
         return WireNode(self, next(node for node, name in self.clients.items() if name == client), client)
 
     def receive(self, node: int) -> Message | None:
+        if self.cut:
+            raise ConnectionError
         with self._lock:
             return self._boxes[node].popleft() if self._boxes[node] else None
 
@@ -226,6 +229,15 @@ class Threaded:
             assert not self.errors, (self.errors, self.said.lines)
             assert time.monotonic() < deadline, self.said.lines
             time.sleep(0.005)
+
+    def error(self, name: str) -> BaseException:
+        """Wait until this one has ended with an error, and return it; the others are cut off."""
+        self._threads[name].join(60)
+        error = self.errors.pop(name)
+        self.wire.cut = True
+        for thread in self._threads.values():
+            thread.join(60)
+        return error
 
     def end(self) -> None:
         """Wait until all have ended by themselves."""

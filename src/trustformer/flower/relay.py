@@ -21,6 +21,8 @@ from trustformer.flower.settings import HostConfig
 from trustformer.flower.switchboard import Line, Switchboard
 
 _STATUS_EVERY = 10.0
+_REFUSED = 10.0
+"""Seconds until a close that the enclave refused is tried again: clients that confirm its state may come by then."""
 
 
 class Relay:
@@ -58,7 +60,8 @@ class Relay:
         """Close every round that is left and let the clients finish.
 
         Raises:
-            TrustformerError: a round has too few clients for too long, or the enclave cannot go on.
+            TrustformerError: a round has too few clients for too long, the enclave refuses to close it whatever clients
+                say, or cannot go on.
             httpx.HTTPError: the SuperLink is gone; what the enclave has closed stays closed.
         """
         while True:
@@ -72,48 +75,56 @@ class Relay:
         self._finish()
 
     def _round(self, number: int) -> None:
-        started = time.monotonic()
+        started = earliest = time.monotonic()
         attempt, deadline = 1, started + self._settings.deadline
         self._board.renew()
         self._record.open(number)
         while True:
             try:
-                if self._gather(number, deadline, started):
+                if self._gather(number, earliest, deadline, started):
                     self._host.close(number)
                     break
-                attempt += 1
-                if attempt > self._settings.attempts:
-                    raise TrustformerError(
-                        f"round {number}: {self._shortage(number)}, {attempt - 1} times",
-                        "when they are back, start serve again: it goes on with this round",
-                    )
-                self._note(f"round {number}: {self._shortage(number)}; try {attempt} of {self._settings.attempts}")
+                hint = "when they are back, start serve again: it goes on with this round"
+                attempt = self._next_try(number, attempt, self._shortage(), hint)
                 deadline = time.monotonic() + self._settings.deadline
                 with suppress(ProtocolError):  # too few: the enclave drops them, and the next try begins
                     self._host.close(number)
             except ProtocolError as error:
-                self._note(f"round {number}: {error.message}")
+                if self._host.round >= number:  # known from clients to an enclave without its state: it was kept then
+                    break
+                hint = "bring back whoever holds the newest round, or keep away who only claims to; then serve again"
+                attempt = self._next_try(number, attempt, error.message, hint)
+                earliest = time.monotonic() + min(_REFUSED, self._settings.deadline)
             except EnclaveLostError as lost:
                 self._note(f"round {number}: {lost.message}")
-        self._record.close(number, self._host)
-        self._note(self._record.line(number, self._rounds))
+        if number > self._record.last:
+            self._record.restore(self._host)
+            self._note(self._record.line(number, self._rounds))
 
-    def _gather(self, number: int, deadline: float, started: float) -> bool:
-        """Collect updates until the round may be closed; False when the deadline comes with too few."""
+    def _next_try(self, number: int, attempt: int, why: str, hint: str) -> int:
+        """Say why a round is tried again; raises `TrustformerError` after the last try."""
+        if attempt >= self._settings.attempts:
+            raise TrustformerError(f"round {number}: {why}, {attempt} times", hint)
+        self._note(f"round {number}: {why}; try {attempt + 1} of {self._settings.attempts}")
+        return attempt + 1
+
+    def _gather(self, number: int, earliest: float, deadline: float, started: float) -> bool:
+        """Collect updates until the round may be closed, not before `earliest`; False at the deadline with too few."""
         while True:
             self._board.pump()
             if self._host.round >= number:
                 return True
             accepted = set(self._host.accepted)
             self._board.command(Parcel("take part", number), accepted)
-            late = time.monotonic() >= deadline
+            now = time.monotonic()
+            late, enough = now >= deadline, len(accepted) >= self._min_clients
             missing = [line.client for line in self._board.lines if self._expected(line, late) and not line.out]
             missing = [client for client in missing if client not in accepted]
-            if len(accepted) >= self._min_clients and (late or not missing):
+            if enough and now >= earliest and (late or not missing):
                 if missing:
                     self._note(f"round {number}: closed at its deadline without {', '.join(missing)}")
                 return True
-            if late:
+            if late and not enough:
                 return False
             self._status(number, accepted, deadline, started)
             self._board.pause()
@@ -122,7 +133,7 @@ class Relay:
         """Whether a round waits for this client: it is online, or was not here yet since serve began."""
         return line.online or (line.client not in self._board.seen and not late)
 
-    def _shortage(self, number: int) -> str:
+    def _shortage(self) -> str:
         accepted = set(self._host.accepted)
         missing = [
             f"{line.client} ({line.out or ('at work' if line.working else 'online') if line.online else 'offline'})"
