@@ -89,6 +89,15 @@ def test_all_attacks_run_on_a_model_with_one_layer_a_side(recorded: Path, capsys
     assert (report["skipped"], report["privacy"]) == ({}, None)
 
 
+def test_all_attacks_run_where_rounds_are_parts_of_an_epoch(
+    tiny_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_run(tmp_path / "run", "record_messages=true", "train.local_epochs=0.5", "train.batch_tokens=64")
+    assert main(["attack", str(tmp_path / "run"), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (len(report["attacks"]), report["skipped"]) == (5, {})
+
+
 def test_an_attack_that_is_not_possible_leaves_the_others(
     tiny_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -95,9 +95,11 @@ def test_sections_have_the_promised_keys(promised: str) -> None:
         ("clients.count=0", ["clients.count", "1"]),
         ("clients.count=1001", ["clients.count", "1000"]),
         ("clients=3", ["clients", "object"]),
-        ("train.local_epochs=0", ["train.local_epochs", "1"]),
-        ("train.local_epochs=1.5", ["train.local_epochs", "1"]),
-        ("train.local_epochs=0.3", ["train.local_epochs", "0.333"]),
+        ("train.local_epochs=0", ["train.local_epochs", "whole number from 1"]),
+        ("train.local_epochs=1.5", ["train.local_epochs", "whole number", "0.25"]),
+        ("train.local_epochs=many", ["train.local_epochs", "whole number"]),
+        ("train.local_epochs=0.3", ["train.local_epochs", "0.3333"]),
+        ("train.local_epochs=0.16", ["train.local_epochs", "0.1667"]),
         ("train.local_epochs=0.0001", ["train.local_epochs", "0.001"]),
         ("rounds=0", ["rounds", "1"]),
         ("seed=-1", ["seed", "0"]),
@@ -129,6 +131,17 @@ def test_an_error_names_the_key_and_what_it_may_be(override: str, parts: list[st
         load_config(None, [override])
     for part in parts:
         assert part in caught.value.message + caught.value.hint, caught.value.message
+
+
+@pytest.mark.parametrize("parts", [*range(2, 64), 100, 365, 999, 1000])
+def test_every_part_of_a_pass_can_be_named_with_four_digits(parts: int) -> None:
+    assert round(1 / load_config(None, [f"train.local_epochs={1 / parts:.4g}"]).train.local_epochs) == parts
+
+
+def test_parts_of_a_pass_go_with_one_exchange_a_round() -> None:
+    overrides = ["train.local_epochs=0.5", "method.exchanges=2", "method.variant=partition"]
+    with pytest.raises(ConfigError, match="exchanges 2"):
+        load_config(None, overrides)
 
 
 def test_the_domain_split_of_files_needs_labels() -> None:

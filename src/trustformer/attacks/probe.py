@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import msgspec
 import numpy as np
 import torch.nn.functional as functional
 
@@ -17,7 +18,7 @@ from trustformer.codec.weights import Weights
 from trustformer.data.batches import Example, collate
 from trustformer.methods import Method
 from trustformer.models.seq2seq import Model, logits_of, set_weights
-from trustformer.training import LocalTrainer, OptimizerState
+from trustformer.training import LocalTrainer, OptimizerState, TrainConfig
 
 SEED = 7
 
@@ -39,9 +40,14 @@ def gradient(model: Model, weights: Weights, examples: Sequence[Example], label_
     return {name: p.grad.numpy().copy() for name, p in named}
 
 
-def local_epoch(trainer: LocalTrainer, weights: Weights, examples: Sequence[Example]) -> Weights:
+def whole_epochs(config: TrainConfig) -> TrainConfig:
+    """Return the same training in rounds of whole epochs: a few sentences have no parts."""
+    return msgspec.structs.replace(config, local_epochs=max(1, config.local_epochs))
+
+
+def local_epoch(model: Model, config: TrainConfig, weights: Weights, examples: Sequence[Example]) -> Weights:
     """Return a client's weights after one round on these examples, its optimizer new."""
-    return trainer.train(weights, OptimizerState(), examples, seed=(SEED,)).weights
+    return LocalTrainer(model, whole_epochs(config)).train(weights, OptimizerState(), examples, seed=(SEED,)).weights
 
 
 def messages(methods: Mapping[str, Method], weights: Weights, trained: Weights) -> dict[str, Weights]:

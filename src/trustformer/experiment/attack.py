@@ -16,7 +16,7 @@ import torch
 
 from trustformer.attacks.inversion import invert
 from trustformer.attacks.membership import lira, losses, shadow_losses
-from trustformer.attacks.probe import gradient, local_epoch, messages
+from trustformer.attacks.probe import gradient, local_epoch, messages, whole_epochs
 from trustformer.attacks.scores import Floats, separation
 from trustformer.attacks.sizes import lengths, timing
 from trustformer.attacks.view import ADVERSARIES, Adversary, as_client, as_enclave, as_host
@@ -90,12 +90,12 @@ def membership(audited: Audited, adversaries: Sequence[Adversary], reporter: Rep
     victim, *_, observer = prepared.clients
     members, outside = prepared.clients[victim][:_MEMBERS], audited.outside[:_MEMBERS]
     both = [*members, *outside]
-    trainer = LocalTrainer(prepared.model, config.train)
+    trainer = LocalTrainer(prepared.model, whole_epochs(config.train))
     shadows = shadow_losses(
         *(trainer, prepared.model, prepared.start, audited.known, both),
         count=4,
         size=len(prepared.clients[victim]),
-        rounds=config.rounds,
+        rounds=max(1, round(config.rounds * min(1, config.train.local_epochs))),
         seed=config.seed,
         report=partial(reporter.progress, "membership · shadow models", unit="rounds"),
     )
@@ -106,7 +106,8 @@ def membership(audited: Audited, adversaries: Sequence[Adversary], reporter: Rep
             attacked = {"final common model" if audited.record.common else "final centroids": client_view.final}
         else:
             view = as_enclave(audited.record)
-            last = max(number for number, client in view.updates if client == victim and number <= config.rounds)
+            trains = prepared.method.trains
+            last = max(number for number, client in view.updates if client == victim and trains(number, config.rounds))
             attacked = {f"decoded model, round {last}": view.after(last, view.updates[last, victim].body)}
         for what, weights in attacked.items():
             loss_N = losses(prepared.model, weights, both)
@@ -132,8 +133,7 @@ def inversion(audited: Audited, adversaries: Sequence[Adversary], reporter: Repo
     prepared = audited.prepared
     example = min(next(iter(prepared.clients.values())), key=lambda e: len(e.source) + len(e.target))
     weights = prepared.start
-    trainer = LocalTrainer(prepared.model, audited.config.train)
-    trained = local_epoch(trainer, weights, [example])
+    trained = local_epoch(prepared.model, audited.config.train, weights, [example])
     told = messages({message_name(audited): prepared.method}, weights, trained)
     attacked = {"gradient": gradient(prepared.model, weights, [example], 0.0)}
     attacked |= {name: {key: -values for key, values in drift.items()} for name, drift in told.items()}

@@ -21,7 +21,6 @@ from trustformer.data.tokenizer import EOS_ID, PAD_ID
 from trustformer.errors import ConfigError
 from trustformer.experiment.recorded import Audited
 from trustformer.experiment.reporter import Reporter
-from trustformer.training import LocalTrainer
 
 Rows = list[dict[str, Any]]
 
@@ -117,13 +116,14 @@ def _probes(audited: Audited, reporter: Reporter) -> Iterable[tuple[int, str, We
     prepared, rng = audited.prepared, np.random.default_rng(audited.config.seed)
     private = next(iter(prepared.clients.values()))
     width = prepared.model.config.d_model
-    weights, trainer = prepared.start, LocalTrainer(prepared.model, audited.config.train)
+    weights, train = prepared.start, audited.config.train
     batches = [examples for size, draws in _PROBES for examples in _draws(private, size, draws, width, rng)]
     if not batches:
         raise ConfigError(f"no sentence of client text has fewer tokens than the model is wide ({width})")
     for done, examples in enumerate(batches):
-        told = {"FedSGD gradient": gradient(prepared.model, weights, examples, audited.config.train.label_smoothing)}
-        told |= messages({message_name(audited): prepared.method}, weights, local_epoch(trainer, weights, examples))
+        told = {"FedSGD gradient": gradient(prepared.model, weights, examples, train.label_smoothing)}
+        trained = local_epoch(prepared.model, train, weights, examples)
+        told |= messages({message_name(audited): prepared.method}, weights, trained)
         for message, drift in told.items():
             yield len(examples), message, weights, drift, examples
         reporter.progress("probes", done + 1, len(batches), "batches")

@@ -27,15 +27,21 @@ def check(config: Config) -> None:
     if config.min_clients > config.clients.count:
         raise ConfigError(f"clients.min_clients is {config.min_clients}, clients.count is {config.clients.count}")
     _check_task(config)
-    passes = config.train.local_epochs
-    if passes < 1 and abs(1 / passes - round(1 / passes)) > 0.01:
-        part = 1 / round(1 / passes)
-        raise ConfigError(
-            f"train.local_epochs is {passes:g}, which is no whole part of a pass", f"set it to {part:.3g}"
-        )
+    _check_parts(config)
     preset = config.model.preset
     if preset not in PRESETS and Path(preset).name == preset and not Path(preset).is_dir():
         raise ConfigError(f"model.preset: {preset!r} is none of {', '.join(PRESETS)}, and no folder of a model")
+
+
+def _check_parts(config: Config) -> None:
+    passes, exchanges = config.train.local_epochs, config.method.exchanges
+    parts = round(1 / passes)
+    if passes < 1 and abs(passes * parts - 1) > 0.01:
+        what = f"train.local_epochs is {passes:g}, which is no whole part of a pass"
+        raise ConfigError(what, f"set it to {1 / parts:.4g}")
+    if passes < 1 < exchanges:
+        what = f"train.local_epochs is {passes:g} and method.exchanges {exchanges}"
+        raise ConfigError(what, "set method.exchanges to 1, or train whole passes")
 
 
 def _check_data(config: Config) -> None:

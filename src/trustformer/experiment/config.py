@@ -267,4 +267,6 @@ def _readable(error: msgspec.ValidationError) -> str:
         struct = {f.name: f.type for f in msgspec.structs.fields(Config)}.get(section, Config)
         kind = next(f.type for f in msgspec.structs.fields(struct) if f.name == name)
         return f"{key}: {message.removeprefix('Invalid enum value ')} is none of {', '.join(kind.__args__)}"
+    if key == "train.local_epochs":  # of two types, msgspec names the bounds of one
+        return f"{key}: expected a whole number from 1 to 1000, or a part of one from 0.001, such as 0.25"
     return f"{key}: {message[0].lower()}{message[1:]}" if key else message

@@ -77,7 +77,7 @@ class LocalTrainer:
         Args:
             weights, optimizer: where training begins.
             examples: what is trained on.
-            seed: of order and dropout; its last number is the round's, from 1, which tells what part of a pass is due.
+            seed: of order and dropout; the last number is the exchange's, from 1: it tells what part of a pass is due.
             report: called with target tokens done and in all.
 
         Raises:
@@ -127,13 +127,14 @@ class LocalTrainer:
             rng = np.random.default_rng(seed)
             return [batch for _ in range(passes) for batch in make_batches(examples, size, rng)]
         parts = round(1 / passes)
-        epoch, part = divmod(seed[-1] - 1, parts)
-        batches = make_batches(examples, size, np.random.default_rng([*seed[:-1], epoch + 1]))
-        if len(batches) < parts:
+        least = sum(min(max(len(one.source), len(one.target)), size) for one in examples) // size
+        if least < parts:  # the number of batches differs from pass to pass; this bound does not
             raise TrustformerError(
-                f"{len(examples):,} examples make a pass of {len(batches)} batches, too few for {parts} parts",
+                f"a pass over {len(examples):,} examples fills only {least:,} batches, too few for {parts:,} parts",
                 "raise train.local_epochs, or lower train.batch_tokens",
             )
+        epoch, part = divmod(seed[-1] - 1, parts)
+        batches = make_batches(examples, size, np.random.default_rng([*seed[:-1], epoch + 1]))
         return [batches[i] for i in np.array_split(np.arange(len(batches)), parts)[part]]
 
     def _step(self, adam: torch.optim.Optimizer, batch: Any, step: int) -> float:

@@ -13,7 +13,8 @@ class TrainConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
 
     Attributes:
         local_epochs: passes over a client's data in one round: a whole number, or a part of one, such as 0.5, 0.25 or
-            0.1. The parts of a pass follow each other, round by round, and are all of it.
+            0.1. The parts of a pass follow each other, round by round; who misses a round misses its part. Of
+            DP-SGD, which draws each step's pairs anew, as many steps as come closest, at least one.
         learning_rate: at the end of the warmup; then falls with the square root of the steps.
         warmup_steps: optimizer steps of a client, counted over rounds.
         batch_tokens: padded tokens of the longer side in a batch, at most.
