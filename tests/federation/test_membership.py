@@ -203,3 +203,21 @@ def test_when_everyone_present_is_too_far_behind_it_says_so(party: Callable[...,
     play = behind(party)
     with pytest.raises(ProtocolError, match="too far behind"):
         play.play(3, "2")
+
+
+@pytest.mark.parametrize("beside", [0, 3])
+def test_a_host_attaches_the_rounds_that_were_asked_for_under_signature(
+    party: Callable[..., Party], monkeypatch: pytest.MonkeyPatch, beside: int
+) -> None:
+    play = party()
+    play.play(1)
+    play.play(2)
+    greet(play.clients)
+    client, read = play.clients[0], list[int]()
+    link, channel = client.channel.link, client.channel
+    sync = link.sync
+    monkeypatch.setattr(link, "sync", lambda request, after, **named: sync(request, beside, **named))
+    monkeypatch.setattr(play.host, "kept", read.append)
+    with pytest.raises(MessageError, match=f"rounds after {beside}, but is signed for those after 2"):
+        list(channel.sync(client.position))
+    assert not read

@@ -12,8 +12,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from trustformer.enclave.protocol import Sync, split_signed
 from trustformer.enclave.session import Enclave
-from trustformer.errors import RoundsGoneError
+from trustformer.errors import MessageError, RoundsGoneError
 from trustformer.federation.ledger import Ledger, named
 from trustformer.federation.remote import RemoteEnclave
 from trustformer.message import Reader, enc
@@ -89,7 +90,17 @@ class Host:
         return reply
 
     def sync(self, request: bytes, after: int, *, manifests_only: bool = False) -> bytes:
-        """Relay a request for missed rounds and attach their manifests and, unless told not to, sealed aggregates."""
+        """Relay a request for missed rounds and attach their manifests and, unless told not to, sealed aggregates.
+
+        Raises:
+            MessageError: `after` is not the round that the signed request names: it says how much is attached.
+        """
+        signed = Sync.from_bytes(split_signed(request, "sync")[0]).round
+        if after != signed:
+            raise MessageError(
+                f"sync: comes as for the rounds after {after}, but is signed for those after {signed}",
+                "send the round of the signed request beside it",
+            )
         synced = self._enclave.sync(request)
         kept = []
         for number in range(after + 1, self.round + 1):
