@@ -53,6 +53,21 @@ def test_rounds_of_different_length_compare_by_local_epoch(results: list[dict[st
     assert [number for number, _ in curve.means] == [3, 4, 5]
 
 
+def test_curves_show_rounds_where_one_has_several_exchanges(tmp_path: Path) -> None:
+    result = make_result("centroid", 1, 24, 2.4, 32.0, config="twice", local_epochs=6, rounds=1)
+    (path,) = write_runs([result], tmp_path)
+    (path / "config.toml").write_text("[method]\nexchanges = 2\n", "utf-8")
+    (curve,) = learning_curves({"twice": collect([path])}, {"twice": Style(0, 0)})
+    # of three exchanges the first is within the round, the second ends it, the third is a closing one
+    assert [number for number, _ in curve.means] == [6, 7]
+
+
+def test_thirds_of_an_epoch_add_up(tmp_path: Path) -> None:
+    (path,) = write_runs([make_result("fedavg", 1, 24, 2.4, 1.0, config="thirds", local_epochs=0.333)], tmp_path)
+    (curve,) = learning_curves({"thirds": collect([path])}, {"thirds": Style(0, 0)})
+    assert [number for number, _ in curve.means] == [0.333, 0.667, 1]
+
+
 def test_rounds_of_a_part_of_an_epoch_compare_by_local_epoch(tmp_path: Path) -> None:
     often = make_result("centroid", 1, 24, 2.4, 32.0, config="often", variant="codebook", local_epochs=0.5, rounds=1)
     dense = make_result("fedavg", 1, 30, 2.0, 1.0, config="fedavg")

@@ -126,7 +126,9 @@ def _curve(
     by_epoch: dict[float, list[float]] = {}
     for run in runs:
         for record in run.rounds:
-            by_epoch.setdefault(_epoch(run, record["round"]), []).extend(values_of(record))
+            epoch = _epoch(run, record["round"])
+            if epoch is not None:
+                by_epoch.setdefault(epoch, []).extend(values_of(record))
     known = {number: values for number, values in sorted(by_epoch.items()) if values}
     if not known:
         return []
@@ -134,11 +136,17 @@ def _curve(
     return [Curve(name, style, means, [min(v) for v in known.values()], [max(v) for v in known.values()])]
 
 
-def _epoch(run: Run, number: int) -> float:
-    """Local epochs after a round; an exchange without training counts as one, or as a round where that is shorter."""
-    trained: int = min(number, run.result["rounds"])
-    epochs = local_epochs(run.result)
-    return round(epochs * trained + min(epochs, 1) * (number - trained), 3)
+def _epoch(run: Run, number: int) -> float | None:
+    """Local epochs after an exchange that ends a round, None within one.
+
+    A closing exchange counts as an epoch, or as a round where that is shorter.
+    """
+    exchanges: int = run.config.get("method", {}).get("exchanges", 1)
+    rounds: int = run.result["rounds"]
+    epochs, closing = local_epochs(run.result), number - rounds * exchanges
+    if closing > 0:
+        return round(epochs * rounds + min(epochs, 1) * closing, 3)
+    return round(epochs * number / exchanges, 3) if number % exchanges == 0 else None
 
 
 def curve_table(curves: Sequence[Curve], digits: int, *, percent: bool = False) -> Table:

@@ -150,7 +150,7 @@ def recovered(
 def local_epochs(result: Result) -> float:
     """Epochs of a round; records of older versions do not say and had one."""
     epochs: float = result.get("local_epochs", 1)
-    return epochs
+    return epochs if epochs >= 1 else 1 / round(1 / epochs)
 
 
 def lengths_differ(results: Sequence[Result]) -> bool:
@@ -199,7 +199,7 @@ def _reference(groups: dict[str, list[Result]], method: str) -> list[Result]:
 
     def dense_then_good(group: list[Result]) -> tuple[float, float]:
         factor = (group[0]["compression_up"] or 0.0) * local_epochs(group[0])
-        return -round(factor, 1), float(np.mean([result["bleu"] for result in group]))
+        return -float(f"{factor:.2g}"), float(np.mean([result["bleu"] for result in group]))
 
     return max(chosen, key=dense_then_good, default=[])
 
