@@ -14,11 +14,13 @@ pytest.importorskip("flwr", reason="needs the extra flower")
 
 from flwr.app import ConfigRecord, Message, Metadata, RecordDict
 from flwr.app.message import make_message
+from flwr.common.serde import message_to_proto
+from flwr.proto.message_pb2 import ObjectTree
 from flwr.proto.node_pb2 import Node
 
 from trustformer.errors import MessageError
-from trustformer.flower.parcel import CHUNK, Parcel
-from trustformer.flower.post import Packed, parcel_of, unpack
+from trustformer.flower.parcel import CHUNK, MAX_CHUNKS, Parcel
+from trustformer.flower.post import Packed, Post, parcel_of, unpack
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what flwr itself uses
 
@@ -75,6 +77,84 @@ def test_a_long_parcel_travels_in_objects_of_at_most_a_chunk(length: int) -> Non
     assert _through(parcel, store) == parcel
     assert all(len(content) < CHUNK + 1000 for content in store.objects.values())
     assert len(store.confirmed) == 1
+
+
+def _hostile(chunks: list[bytes], store: Store, *, within: bool = False) -> Packed:
+    """A message of a client that packs what it likes, pushed."""
+    content = Parcel("upload").to_record()
+    content["parcel"]["body"] = chunks[0]
+    for number, chunk in enumerate(chunks[1:], 1):
+        content[f"body {number}"] = ConfigRecord({"body": chunk})
+    packed = Packed.of(_message(content), within=within)
+    packed.push(store, Node(node_id=2), 1, "session", list(packed.objects))
+    store.requests = 0
+    return packed
+
+
+def _unpacked(packed: Packed, store: Store, limit: int) -> Parcel:
+    return parcel_of(unpack(store, Node(node_id=2), packed.proto, packed.tree, limit), limit)
+
+
+def test_more_objects_than_the_limit_takes_are_refused_before_one_is_pulled() -> None:
+    store = Store()
+    packed = _hostile([b"a", b"b", b"c"], store)
+    with pytest.raises(MessageError, match="content of 5 objects where 4 are allowed"):
+        _unpacked(packed, store, 2 * CHUNK)
+    assert store.requests == len(store.confirmed) == 1
+    assert _unpacked(packed, store, 2 * CHUNK + 1).body == b"abc"
+
+
+def test_objects_that_are_too_long_are_refused_as_they_come() -> None:
+    store = Store()
+    packed = _hostile([bytes(2 * CHUNK)], store)
+    with pytest.raises(MessageError, match=f"an object of .* bytes where {CHUNK + 4096} are allowed"):
+        _unpacked(packed, store, 2 * CHUNK)
+    assert len(store.confirmed) == 1
+
+
+@pytest.mark.parametrize("within", [True, False])
+def test_a_body_beyond_the_limit_is_refused_before_it_is_joined(within: bool) -> None:
+    store = Store()
+    packed = _hostile([bytes(1001)], store, within=within)
+    with pytest.raises(MessageError, match="parcel: a body of 1001 bytes where 1000 are allowed"):
+        _unpacked(packed, store, 1000)
+    assert _unpacked(packed, store, 1001).body == bytes(1001)
+
+
+def test_a_message_that_came_whole_and_is_too_long_is_refused() -> None:
+    store, message = Store(), _message(RecordDict({"parcel": ConfigRecord({"body": bytes(2 * CHUNK)})}))
+    with pytest.raises(MessageError, match=r"content within it of .* bytes"):
+        unpack(store, Node(node_id=2), message_to_proto(message), ObjectTree(object_id="x"), 8 * CHUNK)
+
+
+def test_the_longest_list_of_chunks_fits_into_an_object() -> None:
+    names = {"parcel": "", **{f"body {number}": "" for number in range(1, MAX_CHUNKS)}}
+    records = RecordDict({name: ConfigRecord({"body": name}) for name in names})
+    assert len(records.deflate()) < CHUNK
+
+
+def test_chunks_and_texts_that_no_parcel_has_are_refused() -> None:
+    long = Parcel("upload").to_record()
+    long["parcel"]["body"] = bytes(CHUNK + 1)
+    with pytest.raises(MessageError, match=f"a chunk of {CHUNK + 1} bytes where {CHUNK} are allowed"):
+        Parcel.from_record(long)
+    with pytest.raises(MessageError, match="a text of more than 128"):
+        Parcel.from_record(Parcel("done", note="x" * 129).to_record())
+
+
+def test_what_flower_cannot_read_fails_its_sender_and_not_the_host() -> None:
+    store = Store()
+    packed = _hostile([b"a"], store)
+    list_only = packed.tree.children[0]  # of records, in the place of a message
+    with pytest.raises(MessageError, match="cannot read: TypeError"):
+        unpack(store, Node(node_id=2), packed.proto, list_only)
+    long = _hostile([bytes(1001)], store)
+    long.proto.metadata.reply_to_message_id = packed.proto.metadata.reply_to_message_id = "asked"
+    store.PullMessages = lambda request: SimpleNamespace(  # type: ignore[attr-defined]
+        messages_list=[packed.proto, long.proto], message_object_trees=[list_only, long.tree]
+    )
+    failed = Parcel("failed", note="MessageError")
+    assert Post(store, 1).replies({"asked": 1000}) == [("asked", failed)] * 2  # type: ignore[arg-type]
 
 
 def test_what_is_no_parcel_is_refused_by_name() -> None:

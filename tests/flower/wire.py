@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -80,10 +80,11 @@ class Wire:
             self._boxes[node].append(make_message(metadata=metadata, content=parcel.to_record()))
             return str(self._count)
 
-    def replies(self, sent: Sequence[str]) -> list[tuple[str, Parcel | None]]:
+    def replies(self, sent: Mapping[str, int]) -> list[tuple[str, Parcel | None]]:
         with self._lock:
             ready = [reply for reply in self._replies if reply[0] in sent and not self.held(*reply[1:])]
             self._replies = [reply for reply in self._replies if reply not in ready]
+        assert all(len(parcel.body) <= sent[to] for to, _, parcel in ready)
         found = [(to, None if self.lost(client, parcel) else parcel) for to, client, parcel in ready]
         return [reply for reply in found for _ in range(self.copies)]
 

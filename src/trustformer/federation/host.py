@@ -16,7 +16,7 @@ from trustformer.enclave.protocol import Sync, split_signed
 from trustformer.enclave.session import Enclave
 from trustformer.errors import MessageError, RoundsGoneError
 from trustformer.federation.ledger import Ledger, named
-from trustformer.federation.remote import RemoteEnclave
+from trustformer.federation.remote import MAX_BODY, RemoteEnclave
 from trustformer.message import Reader, enc
 
 
@@ -43,6 +43,11 @@ class Host:
     def accepted(self) -> tuple[str, ...]:
         """Clients whose update of the open round was accepted."""
         return self._enclave.accepted
+
+    @property
+    def limit(self) -> int:
+        """Bytes of the longest request that the enclave takes from a client, by the run's terms."""
+        return self._enclave.limit if isinstance(self._enclave, RemoteEnclave) else MAX_BODY
 
     def link(self, client_id: str) -> Link:
         """Return one client's connection."""

@@ -22,7 +22,8 @@ from trustformer.errors import ConfigError, EnclaveLostError, MessageError, Trus
 from trustformer.message import Reader, enc
 
 _MAX_REPLY = 2**32 - 1
-_MAX_BODY = 2**32 - 2  # a frame's length also counts its operation, and is written in four bytes
+MAX_BODY = 2**32 - 2
+"""Bytes of the longest request whatever the terms: a frame's length counts its operation too, in four bytes."""
 _NAMES = {
     service.HELLO: "hello",
     service.UPLOAD: "upload",
@@ -82,6 +83,11 @@ class RemoteEnclave:
         return self._process.pid
 
     @property
+    def limit(self) -> int:
+        """Bytes of the longest request that the terms allow."""
+        return min(max(self._limits.values()), MAX_BODY)
+
+    @property
     def round(self) -> int:
         """The last round closed."""
         return self._status()[0]
@@ -134,7 +140,7 @@ class RemoteEnclave:
         if self._socket is None:
             raise TrustformerError("the enclave process has been stopped")
         # Whoever sends the service a longer frame is cut off, and this connection carries all clients' requests.
-        limit = min(self._limits[operation], _MAX_BODY)
+        limit = min(self._limits[operation], MAX_BODY)
         if len(body) > limit:
             raise MessageError(
                 f"{_NAMES[operation]}: {len(body)} bytes where the run's terms allow {limit}",

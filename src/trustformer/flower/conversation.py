@@ -16,7 +16,7 @@ from flwr.app import Message
 from trustformer.errors import MessageError, TrustformerError
 from trustformer.federation.remote import read_error
 from trustformer.flower.node import NOT_CONNECTED, BundleError, LostError, Node
-from trustformer.flower.parcel import Parcel
+from trustformer.flower.parcel import MAX_ANSWER, Parcel
 from trustformer.flower.post import parcel_of
 from trustformer.message import Reader
 
@@ -25,7 +25,6 @@ POLL = (0.02, 1.0)
 _RECONNECT = 0.5
 _SILENT = 3.0
 """Seconds that a reason not to be connected may last before it is shown: a SuperLink refuses nodes as it starts."""
-MAX_ANSWER = 2**32 - 1
 COMMANDS = ("take part", "finish", "sponsor")
 
 

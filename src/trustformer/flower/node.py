@@ -28,7 +28,7 @@ from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-from trustformer.errors import ConfigError, TrustformerError
+from trustformer.errors import ConfigError, MessageError, TrustformerError
 from trustformer.federation.ledger import named
 from trustformer.flower.parcel import Parcel
 from trustformer.flower.post import Packed, unpack
@@ -41,7 +41,7 @@ a SuperLink answers some 270 requests a second (docs/scale.md)."""
 NOT_CONNECTED = "not connected"
 _REFUSALS = (401, 403, 412)
 """Statuses of a node that Flower does not know: 412 when it activates, the others later."""
-_FAULTS = (httpx.HTTPError, ObjectPullError, ObjectPushError)
+_FAULTS = (httpx.HTTPError, ObjectPullError, ObjectPushError, MessageError)
 
 
 class LostError(TrustformerError):

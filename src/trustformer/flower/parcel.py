@@ -19,6 +19,9 @@ from trustformer.errors import MessageError
 CHUNK = 4 * 2**20
 """Bytes of one Flower object: one HTTP request each, and small enough for its timeout of 30 s on a slow line."""
 MAX_CHUNKS = 2**14
+MAX_ANSWER = 2**32 - 1
+"""Bytes of the longest field there is: bounds what the run's terms do not, such as the dense common model."""
+_MAX_TEXT = 128
 _FIELDS = {"kind": str, "round": int, "call": int, "after": int, "note": str}
 
 
@@ -52,8 +55,10 @@ class Parcel:
         return RecordDict(records)
 
     @classmethod
-    def from_record(cls, records: RecordDict) -> Parcel:
-        """Unpack; raises `MessageError` for anything that `to_record` does not make."""
+    def from_record(cls, records: RecordDict, limit: int = MAX_CHUNKS * CHUNK) -> Parcel:
+        """Unpack; raises `MessageError` for anything that `to_record` does not make, or a body beyond `limit` bytes."""
+        if len(records) > MAX_CHUNKS:
+            raise MessageError(f"parcel: {len(records)} chunks where {MAX_CHUNKS} are allowed")
         try:
             fields = dict(records.config_records["parcel"])
             further = [records.config_records[f"body {number}"]["body"] for number in range(1, len(records))]
@@ -62,9 +67,17 @@ class Parcel:
         chunks = [fields.pop("body", None), *further]
         if fields.keys() != _FIELDS.keys() or any(type(fields[name]) is not kind for name, kind in _FIELDS.items()):
             raise MessageError("parcel: its fields are not those of a parcel")
-        if len(chunks) > MAX_CHUNKS or any(type(chunk) is not bytes for chunk in chunks):
-            raise MessageError("parcel: its body is not bytes, or too long")
+        if any(len(fields[name]) > _MAX_TEXT for name, kind in _FIELDS.items() if kind is str):
+            raise MessageError(f"parcel: a text of more than {_MAX_TEXT} characters")
+        body = [chunk for chunk in chunks if isinstance(chunk, bytes)]
+        if len(body) < len(chunks):
+            raise MessageError("parcel: its body is not bytes")
+        longest, length = max(map(len, body)), sum(map(len, body))
+        if longest > CHUNK:
+            raise MessageError(f"parcel: a chunk of {longest} bytes where {CHUNK} are allowed")
+        if length > limit:
+            raise MessageError(f"parcel: a body of {length} bytes where {limit} are allowed")
         numbers = (fields[name] for name, kind in _FIELDS.items() if kind is int)
         if not all(0 <= number < 2**62 for number in numbers):
             raise MessageError("parcel: a number out of range")
-        return cls(**fields, body=b"".join(chunks))
+        return cls(**fields, body=b"".join(body))

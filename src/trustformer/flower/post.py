@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from flwr.app import Message, MessageType
+import httpx
+from flwr.app import Message, MessageType, RecordDict
 from flwr.app.message import remove_content_from_message
 from flwr.common.constant import SUPERLINK_NODE_ID
 from flwr.common.serde import message_from_proto, message_to_proto
@@ -19,7 +20,12 @@ from flwr.proto.message_pb2 import Message as MessageProto
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.proto.node_pb2 import Node as NodeProto
 from flwr.proto.runtime_pb2 import GetNodesRequest, PullAppMessagesRequest, PushAppMessagesRequest
-from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree, no_object_id_recompute
+from flwr.supercore.inflatable.inflatable_object import (
+    get_all_nested_objects,
+    get_object_tree,
+    iterate_object_tree,
+    no_object_id_recompute,
+)
 from flwr.supercore.inflatable.inflatable_protobuf_utils import (
     make_confirm_message_received_fn_protobuf,
     make_pull_object_fn_protobuf,
@@ -33,7 +39,11 @@ from flwr.supercore.inflatable.inflatable_utils import (
 from flwr.supercore.runtime import RuntimeHttpClient
 
 from trustformer.errors import MessageError
-from trustformer.flower.parcel import CHUNK, Parcel
+from trustformer.flower.parcel import CHUNK, MAX_CHUNKS, Parcel
+
+_AROUND = 4096
+"""Most bytes around a chunk in its object. The object that lists all chunks of the longest parcel is shorter too."""
+_OBJECTS = 2  # the message and its list of records
 
 
 class End(Protocol):
@@ -74,25 +84,59 @@ class Packed:
                 push_objects(dict(self.objects), push, object_ids_to_push=set(wanted))
 
 
-def unpack(end: End, node: NodeProto, proto: MessageProto, tree: ObjectTree) -> Message:
-    """The message with its content; raises `ObjectPullError` where a part of it is missing."""
+def unpack(
+    end: End, node: NodeProto, proto: MessageProto, tree: ObjectTree, limit: int = MAX_CHUNKS * CHUNK
+) -> Message:
+    """The message with its content, a parcel with a body of at most `limit` bytes.
+
+    Objects are counted before any is pulled. How long one is, Flower says only with the whole of it: each is measured
+    as it comes, and no further ones are pulled after one that is too long. What travels within its message has come
+    with it. A message that is refused is confirmed all the same: the SuperLink need not keep it.
+
+    Raises:
+        ObjectPullError: a part is missing.
+        MessageError: more or longer objects than such a parcel has, or something that Flower cannot read.
+        httpx.HTTPError: the SuperLink does not answer.
+    """
     run_id = proto.metadata.run_id
     confirm = make_confirm_message_received_fn_protobuf(end.ConfirmMessageReceived, node, run_id)
-    if proto.HasField("error") or len(proto.content.items):
+    pull = make_pull_object_fn_protobuf(end.PullObject, node, run_id)
+
+    def measured(object_id: str) -> bytes:
+        content: bytes = pull(object_id)
+        _bound("an object", len(content), CHUNK + _AROUND, "bytes")
+        return content
+
+    try:
+        if proto.HasField("error") or len(proto.content.items):
+            confirm(tree.object_id)
+            _bound("content within it", proto.ByteSize(), CHUNK + _AROUND, "bytes")
+            message: Message = message_from_proto(proto)
+        else:
+            most = max(1, -(-limit // CHUNK)) + _OBJECTS
+            _bound("content", sum(1 for _ in iterate_object_tree(tree)), most, "objects")
+            message = pull_and_inflate_object_from_tree(tree, measured, confirm, return_type=Message)
+    except (httpx.HTTPError, ObjectPullError):
+        raise
+    except MessageError:
         confirm(tree.object_id)
-        message: Message = message_from_proto(proto)
-    else:
-        pull = make_pull_object_fn_protobuf(end.PullObject, node, run_id)
-        message = pull_and_inflate_object_from_tree(tree, pull, confirm, return_type=Message)
+        raise
+    except Exception as error:  # Flower has no class of its own for what it cannot read
+        raise MessageError(f"a message that Flower cannot read: {type(error).__name__}") from None
     message.metadata.__dict__["_message_id"] = tree.object_id
     return message
 
 
-def parcel_of(message: Message) -> Parcel:
-    """What a message carries; raises `MessageError` for anything that is not a parcel."""
-    if not message.has_content():
+def _bound(what: str, count: int, most: int, unit: str) -> None:
+    if count > most:
+        raise MessageError(f"a message with {what} of {count} {unit} where {most} are allowed")
+
+
+def parcel_of(message: Message, limit: int = MAX_CHUNKS * CHUNK) -> Parcel:
+    """What a message carries; raises `MessageError` for all but a parcel with a body of at most `limit` bytes."""
+    if not message.has_content() or not isinstance(message.content, RecordDict):
         raise MessageError("a message without content")
-    return Parcel.from_record(message.content)
+    return Parcel.from_record(message.content, limit)
 
 
 class Post:
@@ -122,22 +166,25 @@ class Post:
         packed.push(self._client, self._node, self._run_id, pushed.session_id, pushed.objects_to_push)
         return str(pushed.message_ids[0])
 
-    def replies(self, sent: Sequence[str]) -> list[tuple[str, Parcel | None]]:
-        """What has come in reply to these messages, by id; None where the node is gone or the message too old."""
-        answer = self._client.PullMessages(PullAppMessagesRequest(message_ids=sent))
+    def replies(self, sent: Mapping[str, int]) -> list[tuple[str, Parcel | None]]:
+        """What has come in reply to messages, by id; None where the node is gone or the message too old.
+
+        Args:
+            sent: id of each message, and the most bytes of a reply's body. What is longer, or cannot be read, comes as
+                `failed`.
+        """
+        answer = self._client.PullMessages(PullAppMessagesRequest(message_ids=list(sent)))
         found: list[tuple[str, Parcel | None]] = []
         for proto, tree in zip(answer.messages_list, answer.message_object_trees, strict=True):
-            found.append((proto.metadata.reply_to_message_id, self._open(proto, tree)))
+            to = proto.metadata.reply_to_message_id
+            found.append((to, self._open(proto, tree, sent.get(to, 0))))
         return found
 
-    def _open(self, proto: MessageProto, tree: ObjectTree) -> Parcel | None:
+    def _open(self, proto: MessageProto, tree: ObjectTree, limit: int) -> Parcel | None:
         try:
-            message = unpack(self._client, self._node, proto, tree)
+            message = unpack(self._client, self._node, proto, tree, limit)
+            return None if message.has_error() else parcel_of(message, limit)
         except ObjectPullError:
             return None
-        if message.has_error():
-            return None
-        try:
-            return parcel_of(message)
         except MessageError:
             return Parcel("failed", note="MessageError")

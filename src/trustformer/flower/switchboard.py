@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from trustformer.errors import EnclaveLostError, ProtocolError, TrustformerError
 from trustformer.federation.host import Host, Link
-from trustformer.flower.parcel import Parcel
+from trustformer.flower.parcel import MAX_ANSWER, Parcel
 from trustformer.flower.post import Post
 from trustformer.flower.record import Record
 from trustformer.message import enc
@@ -79,6 +79,7 @@ class Switchboard:
         self.lines = [Line(node, client, host.link(client)) for node, client in clients.items()]
         """One a client, in the order of registration."""
         self._asked: dict[str, tuple[Line, int, bytes]] = {}  # message to a sponsor -> who asked, its call, the request
+        self._limit = host.limit
         self._nodes_at = 0.0
         self._idle = POLL[0]
         self.seen: set[str] = set()
@@ -128,7 +129,8 @@ class Switchboard:
         waiting = {sent: line for line in self.lines for sent in line.waiting}
         if not waiting:
             return
-        for sent, parcel in self._post.replies(list(waiting)):
+        limits = {sent: MAX_ANSWER if sent in self._asked else self._limit for sent in waiting}
+        for sent, parcel in self._post.replies(limits):
             line = waiting.get(sent)
             if line is not None and sent in line.waiting:
                 newest = line.waiting[-1] == sent
