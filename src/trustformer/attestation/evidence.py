@@ -27,7 +27,7 @@ class Evidence:
     Args:
         kind: what the sender says this is; the receiver's policy decides whether it may be.
         quote: a DCAP quote, at most 16 KiB.
-        collateral: JSON of nine fields, at most 1 MiB; None when the host is to attach it.
+        collateral: JSON of nine fields, at most 1 MiB; None if the sender has none, and then a client refuses it.
     """
 
     kind: Kind

@@ -54,7 +54,7 @@ class GramineAttester:
             self._lock = _locks.setdefault(directory.resolve(), threading.Lock())
 
     def evidence(self, report_data: bytes) -> Evidence:
-        """Return a quote over exactly these 64 bytes; the host attaches the collateral.
+        """Return a quote over exactly these 64 bytes, without collateral: that comes from outside an enclave.
 
         Raises:
             ReportData: the quote carries other bytes than were asked for.
