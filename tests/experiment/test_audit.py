@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A third party verifies a run from its files alone, and notices what was changed afterwards."""
 
+import base64
 import json
 import shutil
 from collections.abc import Callable
@@ -10,7 +11,8 @@ from typing import Any
 import pytest
 
 from trustformer.cli import main
-from trustformer.errors import ConfigError
+from trustformer.enclave.protocol import Receipt, split_signed
+from trustformer.errors import ConfigError, DataError
 from trustformer.experiment.audit import audit
 
 
@@ -37,7 +39,7 @@ def test_an_untouched_run_holds_without_keys_or_state(run: Path, capsys: pytest.
     printed = capsys.readouterr().out
     assert printed.count("ok  ") == 3
     assert "3 quotes verify" in printed
-    assert "3 rounds form one chain" in printed
+    assert "3 of 3 rounds form one chain" in printed
 
 
 def test_every_byte_of_a_released_round_matters(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -96,6 +98,93 @@ def test_a_changed_receipt_is_noticed(run: Path) -> None:
     lines[0]["receipt"] = receipt[:60] + ("A" if receipt[60] != "A" else "B") + receipt[61:]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
     assert "is not by an attested key" in failures(run)
+
+
+def lines_of(run: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in (run / "receipts.jsonl").read_text("utf-8").splitlines()]
+
+
+def receipt_of(line: dict[str, str]) -> Receipt:
+    return Receipt.from_bytes(split_signed(base64.b64decode(line["receipt"]), "receipt")[0])
+
+
+def keep_receipts(run: Path, keep: Callable[[Receipt], bool]) -> None:
+    kept = [line for line in lines_of(run) if keep(receipt_of(line))]
+    (run / "receipts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in kept), "utf-8")
+
+
+def test_last_rounds_taken_away_are_noticed(run: Path) -> None:
+    (run / "host" / "round-00003.sealed").unlink()
+    assert "of the 3 that clients took part in 1 are missing" in failures(run)
+    (run / "result.json").unlink()  # as of a run that was not finished
+    assert "of the 3 that clients took part in 1 are missing" in failures(run)
+    keep_receipts(run, lambda receipt: receipt.round < 3)
+    report = audit(run)
+    assert report.failed == []
+    assert any(sentence.startswith("2 of 3 rounds form one chain") for sentence in report.passed)
+
+
+def test_a_directory_without_rounds_or_receipts_shows_nothing(run: Path) -> None:
+    shutil.rmtree(run / "host")
+    (run / "receipts.jsonl").write_text("", "utf-8")
+    found = failures(run)
+    assert "0 of 3 rounds form one chain under attested keys: there is none" in found
+    assert "0 receipts are by attested keys, and what they accept was combined: there is none" in found
+
+
+def test_a_receipt_taken_away_is_noticed(run: Path) -> None:
+    keep_receipts(run, lambda receipt: (receipt.round, receipt.client_id) != (2, "1"))
+    assert "round 2: no receipt of 1, whose update it combines" in failures(run)
+
+
+def test_a_client_that_refused_the_enclave_and_sent_is_noticed(run: Path) -> None:
+    path = run / "attestation.json"
+    tree = json.loads(path.read_text("utf-8"))
+    record = next(entry for entry in tree["verifications"] if entry["client"] == "1")
+    record["decision"] = "refused"
+    path.write_text(json.dumps(tree), "utf-8")
+    assert "client 1 sent to a boot it had not verified" in failures(run)
+    record["decision"], record["quote"] = "accepted", record["quote"][:400]
+    path.write_text(json.dumps(tree), "utf-8")
+    found = failures(run)
+    assert "client 1 accepted evidence that does not verify" in found
+    assert "client 1 sent to a boot it had not verified" in found
+
+
+FOREIGN = [
+    b"{}",
+    b"",
+    b"[]",
+    b"{",
+    b'{"client": "1", "receipt": 7}',
+    b'{"client": "1", "receipt": "\xc3\xa9"}',
+    b'{"client": "\\ud800", "receipt": ""}',
+    b'{"client": "\xff", "receipt": ""}',
+    b'{"client": "1", "receipt": "", "more": ' + b"[" * 100_000,
+]
+
+
+@pytest.mark.parametrize("line", FOREIGN, ids=range(len(FOREIGN)))
+def test_a_line_that_is_no_receipt_is_a_problem(run: Path, line: bytes) -> None:
+    path = run / "receipts.jsonl"
+    path.write_bytes(line + b"\n" + path.read_bytes())
+    assert "receipts.jsonl, line 1, is not by an attested key or damaged" in failures(run)
+
+
+@pytest.mark.parametrize("data", FOREIGN, ids=range(len(FOREIGN)))
+def test_records_that_cannot_be_read_are_said(run: Path, data: bytes) -> None:
+    (run / "attestation.json").write_bytes(data)
+    with pytest.raises(DataError, match=r"attestation\.json does not hold verification records"):
+        audit(run)
+
+
+def test_terms_and_rounds_that_cannot_be_read_are_said(run: Path) -> None:
+    (run / "host" / "round-00003.sealed").unlink()
+    (run / "host" / "round-00003.sealed").mkdir()
+    assert "round-00003.sealed is not signed by an attested key or damaged" in failures(run)
+    (run / "terms.bin").write_bytes(b"\0" * 40)
+    with pytest.raises(DataError, match=r"terms\.bin: run config"):
+        audit(run)
 
 
 def test_the_auditors_own_policy_decides(run: Path, tmp_path: Path) -> None:

@@ -9,21 +9,38 @@ one unbroken chain under keys those quotes are bound to, and that what was accep
 from __future__ import annotations
 
 import base64
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+
+import msgspec
 
 from trustformer.attestation.handshake import VerificationRecord, reappraise
 from trustformer.attestation.policy import Policy
 from trustformer.enclave.config import RunConfig
 from trustformer.enclave.protocol import MAX_MESSAGE, NO_HASH, Manifest, Receipt, split_signed
-from trustformer.errors import ConfigError, TrustformerError
+from trustformer.errors import ConfigError, DataError, TrustformerError
 from trustformer.federation.host import split_kept
 from trustformer.message import digest
 from trustformer.secure.identity import verify
 from trustformer.secure.sealing import sealed_length
 from trustformer.vq import body_size
+
+
+class _Verification(VerificationRecord, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    client: str
+
+
+class _Verifications(msgspec.Struct, frozen=True):
+    verifications: list[_Verification]
+
+
+class _Line(msgspec.Struct, frozen=True):
+    client: str
+    receipt: str
+
+
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises on foreign JSON; the last where it is nested too deeply."""
 
 
 @dataclass
@@ -46,6 +63,19 @@ class Audit:
             self.passed.append(what)
 
 
+@dataclass
+class _Quotes:
+    """What the records that passed vouch for: signing key by boot, and (client, boot) that a client accepted; hex."""
+
+    keys: dict[str, str] = field(default_factory=dict)
+    accepted: set[tuple[str, str]] = field(default_factory=set)
+
+    def check(self, boot_id: bytes, signed: tuple[bytes, bytes], what: str) -> None:
+        """Raise `SealError` if a message is not signed by an attested key of its boot."""
+        body, signature = signed
+        verify(bytes.fromhex(self.keys.get(boot_id.hex(), "")), signature, body, what)
+
+
 def audit(run: Path, policy: Path | None = None) -> Audit:
     """Verify a run directory again.
 
@@ -54,42 +84,55 @@ def audit(run: Path, policy: Path | None = None) -> Audit:
         policy: the auditor's own policy; the run's own when None.
 
     Raises:
-        ConfigError: the directory is not a run that exchanges anything.
+        ConfigError: the directory is not a run that exchanges anything, or lacks a file.
+        DataError: a file that is damaged as a whole; names it.
     """
     if not (run / "terms.bin").is_file():
         raise ConfigError(f"{run} holds no exchange to audit", "runs of local and centralized send nothing")
-    terms = RunConfig.from_bytes((run / "terms.bin").read_bytes())
+    try:
+        terms = RunConfig.from_bytes(_read(run / "terms.bin"))
+    except TrustformerError as error:
+        raise DataError(f"{run / 'terms.bin'}: {error.message}", "get the file the clients agreed to") from None
     report = Audit()
-    records = json.loads(_read(run / "attestation.json"))["verifications"]
-    boots = _verifications(records, terms, Policy.load(policy or run / "policy.toml"), policy is not None, report)
-    manifests = _manifests(run, terms, boots, report)
-    _receipts(run, terms, boots, manifests, records, report)
+    records = _records(run / "attestation.json")
+    quotes = _verifications(records, terms, Policy.load(policy or run / "policy.toml"), policy is not None, report)
+    receipts, unsigned = _signed_receipts(run / "receipts.jsonl", quotes)
+    due = terms.rounds
+    if not (run / "result.json").is_file():  # not finished
+        due = max((receipt.round for receipt in receipts if receipt.status == "accepted"), default=0)
+    manifests = _manifests(run, terms, quotes, due, report)
+    _receipts(receipts, unsigned, quotes, manifests, report)
     return report
 
 
-def _read(path: Path) -> str:
+def _read(path: Path) -> bytes:
     try:
-        return path.read_text("utf-8")
+        return path.read_bytes()
     except OSError as error:
         raise ConfigError(
             f"{path} cannot be read: {error.strerror}", "an audit needs the whole run directory"
         ) from None
 
 
+def _records(path: Path) -> list[_Verification]:
+    try:
+        return msgspec.json.decode(_read(path), type=_Verifications).verifications
+    except _UNREADABLE as error:
+        raise DataError(
+            f"{path} does not hold verification records: {str(error)[:200]}", "get the file as the run left it"
+        ) from None
+
+
 def _verifications(
-    records: list[dict[str, Any]], terms: RunConfig, policy: Policy, foreign: bool, report: Audit
-) -> dict[str, str]:
-    """Return the signing key of each boot that a quote vouches for (hex)."""
-    boots: dict[str, str] = {}
-    problems = []
-    for entry in records:
-        client = entry["client"]
-        record = VerificationRecord.from_dict({key: value for key, value in entry.items() if key != "client"})
-        binding = record.binding or {}
+    records: list[_Verification], terms: RunConfig, policy: Policy, foreign: bool, report: Audit
+) -> _Quotes:
+    quotes, problems, count = _Quotes(), [], 0
+    for record in records:
+        client, binding = record.client, record.binding or {}
         expected = {"run_id": terms.run_id.hex(), "cfg": terms.digest.hex(), "client_id": client}
+        if foreign:
+            record = msgspec.structs.replace(record, policy=policy.digest.hex())
         try:
-            if foreign:
-                record = VerificationRecord.from_dict(record.to_dict() | {"policy": policy.digest.hex()})
             reappraise(record, policy)
             terms.key_of(client)
         except TrustformerError as error:
@@ -98,24 +141,27 @@ def _verifications(
             continue
         if any(binding.get(key) != value for key, value in expected.items()):
             problems.append(f"a quote for client {client} is bound to another run, config or client")
-        elif boots.setdefault(binding["boot_id"], binding["vk_e"]) != binding["vk_e"]:
+        elif quotes.keys.setdefault(binding["boot_id"], binding["vk_e"]) != binding["vk_e"]:
             problems.append(f"two signing keys for the boot {binding['boot_id']}")
-    what = f"{len(records)} quotes verify under the policy and are bound to this run, its terms and their client"
-    report.add(what, problems or ([] if records else ["there is no verification record"]))
-    return boots
+        elif record.decision == "accepted":
+            quotes.accepted.add((client, binding["boot_id"]))
+            count += 1
+    what = f"{count} quotes verify under the policy and are bound to this run, its terms and their client"
+    report.add(what, problems or ([] if count else ["no client has a record of one that it accepted"]))
+    return quotes
 
 
-def _manifests(run: Path, terms: RunConfig, boots: dict[str, str], report: Audit) -> dict[int, Manifest]:
+def _manifests(run: Path, terms: RunConfig, quotes: _Quotes, due: int, report: Audit) -> dict[int, Manifest]:
     manifests: dict[int, Manifest] = {}
     problems: list[str] = []
     limit = MAX_MESSAGE + sealed_length(body_size(terms.answer) + 1024)
     previous, files = NO_HASH, sorted((run / "host").glob("round-*.sealed"))
     for number, file in enumerate(files, 1):
         try:
-            signed, sealed = split_kept(file.read_bytes(), limit)
+            signed, sealed = split_kept(_read(file), limit)
             body, signature = split_signed(signed, "manifest")
             manifest = Manifest.from_bytes(body)
-            verify(bytes.fromhex(boots.get(manifest.boot_id.hex(), "")), signature, body, "manifest")
+            quotes.check(manifest.boot_id, (body, signature), "manifest")
         except (TrustformerError, ValueError) as error:
             problems.append(f"{file.name} is not signed by an attested key or damaged: {error}")
             continue
@@ -128,35 +174,49 @@ def _manifests(run: Path, terms: RunConfig, boots: dict[str, str], report: Audit
         if len(listed) < terms.min_clients or not listed <= known:
             problems.append(f"{file.name} combines too few clients, or one that is not on the roster")
         manifests[number], previous = manifest, manifest.hash
-    report.add(f"{len(files)} rounds form one chain under attested keys", problems)
+    if not files:
+        problems.append("there is none")
+    elif len(files) < due:
+        problems.append(f"of the {due} that clients took part in {due - len(files)} are missing or were not closed")
+    report.add(f"{len(files)} of {terms.rounds} rounds form one chain under attested keys", problems)
     return manifests
 
 
-def _receipts(
-    run: Path,
-    terms: RunConfig,
-    boots: dict[str, str],
-    manifests: dict[int, Manifest],
-    records: list[dict[str, Any]],
-    report: Audit,
-) -> None:
-    verified = {(entry["client"], (entry["binding"] or {}).get("boot_id")) for entry in records}
-    problems, count = [], 0
-    for line in _read(run / "receipts.jsonl").splitlines():
-        entry = json.loads(line)
+def _signed_receipts(path: Path, quotes: _Quotes) -> tuple[list[Receipt], list[str]]:
+    """Return receipts by attested keys, and what is wrong with all other lines."""
+    receipts, problems = [], []
+    for number, line in enumerate(_read(path).splitlines(), 1):
         try:
-            body, signature = split_signed(base64.b64decode(entry["receipt"]), "receipt")
+            entry = msgspec.json.decode(line, type=_Line)
+            body, signature = split_signed(base64.b64decode(entry.receipt), "receipt")
             receipt = Receipt.from_bytes(body)
-            verify(bytes.fromhex(boots.get(receipt.boot_id.hex(), "")), signature, body, "receipt")
-        except (TrustformerError, ValueError) as error:
-            problems.append(f"a receipt of client {entry['client']} is not by an attested key: {error}")
+            quotes.check(receipt.boot_id, (body, signature), "receipt")
+        except (TrustformerError, ValueError, *_UNREADABLE) as error:
+            problems.append(f"{path.name}, line {number}, is not by an attested key or damaged: {str(error)[:200]}")
             continue
-        count += 1
-        if (receipt.client_id, receipt.boot_id.hex()) not in verified:
+        receipts.append(receipt)
+    return receipts, problems
+
+
+def _receipts(
+    receipts: list[Receipt], problems: list[str], quotes: _Quotes, manifests: dict[int, Manifest], report: Audit
+) -> None:
+    held: dict[int, set[str]] = {}
+    for receipt in receipts:
+        if (receipt.client_id, receipt.boot_id.hex()) not in quotes.accepted:
             problems.append(f"client {receipt.client_id} sent to a boot it had not verified")
+        if receipt.status != "accepted":
+            continue
+        held.setdefault(receipt.round, set()).add(receipt.client_id)
         manifest = manifests.get(receipt.round)
-        if receipt.status == "accepted" and manifest is not None and manifest.boot_id == receipt.boot_id:
+        if manifest is not None and manifest.boot_id == receipt.boot_id:
             excluded = receipt.client_id not in {client for client, _ in manifest.uploads}
             if excluded and manifest.attempt == 1:
                 problems.append(f"round {receipt.round}: client {receipt.client_id} was accepted and then left out")
-    report.add(f"{count} receipts are by attested keys, and what they accept was combined", problems)
+    for number, manifest in manifests.items():
+        lacking = [client for client, _ in manifest.uploads if client not in held.get(number, ())]
+        if lacking:
+            problems.append(f"round {number}: no receipt of {', '.join(lacking)}, whose update it combines")
+    if not receipts:
+        problems.append("there is none")
+    report.add(f"{len(receipts)} receipts are by attested keys, and what they accept was combined", problems)
