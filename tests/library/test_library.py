@@ -153,6 +153,50 @@ def test_what_cannot_be_exchanged_is_said(tmp_path: Path) -> None:
         Federation([nn.Linear(3, 2)], [1], tmp_path / "f", rounds=1, method=FEDAVG)
 
 
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        (MethodConfig(name="dp_fedavg"), "dp_fedavg clips and noises nothing here"),
+        (MethodConfig(name="dp_fedsam"), "dp_fedsam clips and noises nothing here"),
+        (MethodConfig(name="dp_blur_lus"), "dp_blur_lus clips and noises nothing here"),
+        (MethodConfig(name="lora_fedavg"), r"lora_fedavg needs model\.lora_rank"),
+        (MethodConfig(name="ffa_lora"), r"ffa_lora needs model\.lora_rank"),
+        (MethodConfig(variant="partition", partition="drift"), "drift needs the first common model"),
+        (MethodConfig(variant="partition", partition="history"), "history needs the first common model"),
+        (MethodConfig(block=0), "MethodConfig, block: expected `int` >= 1"),
+        (MethodConfig(clusters=2**17), "MethodConfig, clusters: expected `int` <= 65536"),
+        (MethodConfig(ratio=float("nan")), "MethodConfig, ratio: expected `float` > 0"),
+        (MethodConfig(block=np.int64(8)), "MethodConfig: encoding objects of type numpy.int64 is unsupported"),
+        (MethodConfig(name="sum"), "MethodConfig, name: invalid enum value 'sum'"),
+        ("fedavg", "MethodConfig: expected `object`, got `str`"),
+    ],
+)
+def test_a_method_that_could_not_be_kept_to_is_refused(tmp_path: Path, method: Any, said: str) -> None:
+    with pytest.raises(ConfigError, match=said) as caught:
+        Federation(taggers(2), [1, 1], tmp_path / "a", rounds=1, method=method)
+    assert caught.value.hint
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("choice", ["rotating", "random"])
+def test_partitions_without_a_past_are_exchanged(tmp_path: Path, choice: Any) -> None:
+    method = MethodConfig(variant="partition", partition=choice, ratio=0.5)
+    modules = taggers(2)
+    federation = Federation(modules, [1, 1], tmp_path, rounds=1, method=method)
+    for index, module in enumerate(modules):
+        learn(module, index)
+    federation.exchange()
+    assert federation.rounds == 1
+
+
+@pytest.mark.parametrize("method", [FEDAVG, MethodConfig()])
+def test_a_name_with_a_bracket_is_refused(tmp_path: Path, method: MethodConfig) -> None:
+    module = nn.Module()
+    module.register_module("experts[0]", nn.Linear(2, 2))
+    with pytest.raises(ConfigError, match=r"'experts\[0\]\.weight' has a bracket"):
+        Federation([module], [1], tmp_path, rounds=1, method=method)
+
+
 def test_a_client_that_leaves_lets_nobody_wait(tmp_path: Path) -> None:
     federation = Federation(taggers(2), [1, 1], tmp_path, rounds=1, method=FEDAVG)
     seen: list[BaseException] = []

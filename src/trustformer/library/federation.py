@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 from torch import nn
 
 from trustformer.codec.weights import Weights, specs_of
@@ -18,7 +19,7 @@ from trustformer.experiment.parties import connect
 from trustformer.experiment.record import RunDirectory
 from trustformer.federation.round import Cohort, run_round
 from trustformer.message import digest, enc
-from trustformer.methods import Method, MethodConfig, build
+from trustformer.methods import LORA, PRIVATE, Method, MethodConfig, build
 from trustformer.models.seq2seq import get_weights, set_weights
 from trustformer.training import OptimizerState, TrainResult, nearest_on
 
@@ -43,8 +44,8 @@ class Federation:
         patience: seconds a client waits for the others in `meet`.
 
     Raises:
-        ConfigError: modules that differ, a tensor without a dimension, nothing to exchange, or another federation's
-            folder.
+        ConfigError: modules that differ, a tensor that cannot be exchanged, nothing to exchange, a method that needs
+            what only `trustformer run` has, or another federation's folder.
     """
 
     def __init__(
@@ -62,12 +63,14 @@ class Federation:
     ) -> None:
         if len(modules) != len(examples) or min(examples, default=0) < 1:
             raise ConfigError(f"{len(modules)} modules and the counts {list(examples)}", "one of each a client, from 1")
+        method = method or MethodConfig()
+        _check(method)
         self._modules, self._patience = list(modules), patience
         config = Config(
             seed=seed,
             rounds=rounds,
             clients=ClientsConfig(count=len(modules), max_share=max_share),
-            method=method or MethodConfig(),
+            method=method,
             enclave=EnclaveConfig(process=process),
         )
         directory = RunDirectory(Path(folder))
@@ -133,6 +136,34 @@ class Federation:
             set_weights(module, client.state.weights)
 
 
+def _check(method: MethodConfig) -> None:
+    """Refuse what is out of bounds, which a constructor does not check, and what this library cannot keep to."""
+    try:
+        msgspec.convert(msgspec.to_builtins(method), MethodConfig)
+    except (msgspec.ValidationError, TypeError) as error:
+        message, _, key = str(error).partition(" - at `$.")
+        where = f"MethodConfig, {key[:-1]}" if key else "MethodConfig"
+        raise ConfigError(
+            f"{where}: {message[:1].lower()}{message[1:]}", "docs/config.md says what it may be"
+        ) from None
+    if method.name in PRIVATE:
+        raise ConfigError(
+            f"method.name {method.name} clips and noises nothing here: the library has no section privacy",
+            "use trustformer run with privacy.mechanism",
+        )
+    if method.name in LORA:
+        raise ConfigError(
+            f"method.name {method.name} needs model.lora_rank, which the library does not have",
+            "choose fedavg, for modules of which only adapters are trainable",
+        )
+    uses_past = (method.name, method.variant) == ("centroid", "partition") and method.partition in ("drift", "history")
+    if uses_past:
+        raise ConfigError(
+            f"method.partition {method.partition} needs the first common model, which the library does not keep",
+            "choose rotating or random",
+        )
+
+
 @dataclass(frozen=True)
 class _Shared:
     """What the clients agree on."""
@@ -153,6 +184,8 @@ class _Shared:
         for name, values in start.items():
             if not values.ndim:
                 raise ConfigError(f"the tensor {name!r} has no dimension", "make it a vector of one entry")
+            if "[" in name:  # layouts name rows of a tensor so
+                raise ConfigError(f"the name of the tensor {name!r} has a bracket", "use nn.ModuleList, or rename it")
         if not start:
             raise ConfigError("the module has nothing to train", "leave some tensors requires_grad")
         specs = specs_of(start)
