@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,8 @@ import transformers
 from transformers import GPT2Config, GPT2LMHeadModel, MBartConfig, MBartTokenizer, T5Config
 
 from trustformer.codec.weights import Weights
-from trustformer.data.corpus import read_lines
+from trustformer.data.corpus import Pair, read_lines
+from trustformer.data.folder import write_folder
 from trustformer.data.hub_tokenizer import HubTokenizer
 from trustformer.data.marian import stored_tokenizer
 from trustformer.errors import ConfigError, DataError
@@ -120,6 +122,81 @@ def test_every_family_is_continued_from_a_folder(
         np.testing.assert_allclose(values, made.start[name], rtol=1e-3, atol=1e-4)
     assert not any("lm_head.weight" in name or name.endswith("decoder.weight") for name in made.start)
     assert again.task.examples(again.corpus.test, 48) == made.task.examples(made.corpus.test, 48)
+
+
+@pytest.fixture
+def bert_folder(prepared: Callable[..., Prepared], tmp_path: Path) -> Path:
+    """A model whose tokenizer leaves out invisible characters, as BERT's does."""
+    made = prepared(*of("masked-lm", "bert"))
+    folder = tmp_path / "bert"
+    made.model.save_pretrained(folder)
+    made.tokenizer.save(folder)
+    tree = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+    tree["normalizer"] = {
+        **{"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True},
+        **{"strip_accents": None, "lowercase": False},
+    }
+    (folder / "tokenizer.json").write_text(json.dumps(tree), "utf-8")
+    return folder
+
+
+def invisible(folder: Path, splits: dict[str, list[str]]) -> list[str]:
+    """`--set` values of a corpus with these lines, invisible ones among them."""
+    for split, lines in splits.items():
+        (folder / f"{split}.txt").write_text("".join(f"{line}\n" for line in lines), "utf-8")
+    files = [f"data.{split}={folder / split}.txt" for split in splits]
+    return ["data.source=lines", *files, *(f"data.{split}_domains=" for split in splits), "data.limit=0"]
+
+
+def test_texts_without_a_token_are_dropped_before_the_corpus_is_divided(
+    prepared: Callable[..., Prepared], tiny_run: Run, bert_folder: Path, tmp_path: Path
+) -> None:
+    seen = [f"a text of number {number}" for number in range(9)]
+    train = ["\u200b", *seen[:4], "\u00ad\u200b", *seen[4:], "\u200b"]
+    lines = {"train": train, "valid": ["one", "\u200b"], "test": ["\u00ad", "two", "three"]}
+    values = [*of("masked-lm", "auto", f"model.preset={bert_folder}"), *invisible(tmp_path, lines)]
+    made = prepared(*values)
+    assert [pair.target for pair in made.corpus.train] == seen
+    told = "texts without a token dropped: 3 of train, 1 of valid, 1 of test"
+    assert told in made.corpus.warnings[-1]
+    clean = prepared(*values, *invisible(tmp_path, {"train": seen, "valid": ["one"], "test": ["two", "three"]}))
+    assert made.clients == clean.clients
+    assert made.digest == clean.digest
+    invisible(tmp_path, lines)
+    result = tiny_run(tmp_path / "run", *values, "rounds=1")
+    assert result["test_pairs"] == 2
+
+
+def test_dropped_texts_are_taken_from_their_owner(
+    prepared: Callable[..., Prepared], bert_folder: Path, tmp_path: Path
+) -> None:
+    folders = []
+    for client in range(2):
+        texts = ["\u200b", *(f"text {number} of {client}" for number in range(3))]
+        own = tmp_path / f"client-{client}"
+        write_folder(own, {split: [Pair(text, text) for text in texts] for split in ("train", "valid", "test")}, {})
+        folders.append(str(own))
+    values = of("masked-lm", "auto", f"model.preset={bert_folder}", "data.source=folder")
+    empty = [f"data.{name}=" for name in ("train", "valid", "test")]
+    empty += [f"data.{name}_domains=" for name in ("train", "valid", "test")]
+    values += [*empty, f"clients.folders={json.dumps(folders)}", "data.limit=0", "clients.min_clients=1"]
+    made = prepared(*values)
+    assert made.corpus.owners == ((3, 3, 3), (3, 3, 3))
+    for client, examples in made.clients.items():
+        texts = made.tokenizer.decode([example.source for example in examples])
+        assert texts == [f"text {number} of {client}" for number in range(3)]
+    (tmp_path / "client-1" / "train.tsv.gz").write_bytes(gzip.compress("\u200b\t\u200b\n".encode()))
+    with pytest.raises(DataError, match="no token in the training texts of client 1"):
+        prepared(*values)
+
+
+def test_a_split_without_any_token_is_said(
+    prepared: Callable[..., Prepared], bert_folder: Path, tmp_path: Path
+) -> None:
+    lines = {"train": ["one", "two", "three"], "valid": ["four"], "test": ["\u200b"]}
+    values = [*of("masked-lm", "auto", f"model.preset={bert_folder}"), *invisible(tmp_path, lines)]
+    with pytest.raises(DataError, match="no token in the test split"):
+        prepared(*values)
 
 
 def test_tied_weights_travel_once_and_gpt2_has_a_row_for_each_output(prepared: Callable[..., Prepared]) -> None:

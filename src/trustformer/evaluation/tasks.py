@@ -53,6 +53,10 @@ class Task(Protocol):
     metrics: tuple[str, ...]
     objective: Objective
 
+    def usable(self, pairs: Sequence[Pair], max_length: int) -> Sequence[int]:
+        """Return the indexes, ascending, of the pairs that `examples` makes an example of."""
+        ...
+
     def examples(self, pairs: Sequence[Pair], max_length: int) -> list[Example]:
         """Tokenise pairs; longer texts are cut."""
         ...
@@ -81,7 +85,13 @@ def make_task(name: str, tokenizer: Tokenizer, side: Side, labels: Sequence[str]
     return MaskedLM(tokenizer, side) if name == "masked-lm" else Classification(tokenizer, side, labels)
 
 
-class Translation:
+class _UsesAll:
+    def usable(self, pairs: Sequence[Pair], max_length: int) -> Sequence[int]:
+        """Every pair."""
+        return range(len(pairs))
+
+
+class Translation(_UsesAll):
     """Source to target; BLEU and chrF of what the model really wrote, and likelihood of the reference."""
 
     metrics: tuple[str, ...] = ("bleu", "chrf", "nll")
@@ -121,7 +131,7 @@ class Translation:
         )
 
 
-class _LanguageModel:
+class _LanguageModel(_UsesAll):
     """Likelihood of one side of the pairs; perplexity is its exponential, so it depends on the vocabulary."""
 
     metrics: tuple[str, ...] = ("perplexity", "nll")
@@ -160,13 +170,19 @@ class MaskedLM(_LanguageModel):
         super().__init__(tokenizer, side)
         self.objective = MaskedObjective(tokenizer.mask_id, tokenizer.vocab_size)
 
+    def usable(self, pairs: Sequence[Pair], max_length: int) -> Sequence[int]:
+        """Those with a token between the special ones: nothing can be hidden in others."""
+        return [index for index, ids in enumerate(self._rows(pairs, max_length)) if len(ids) > 2]
+
     def examples(self, pairs: Sequence[Pair], max_length: int) -> list[Example]:
-        """Tokenise one side, with a special token at either end; a text of no token cannot be learnt from."""
-        rows = self._tokenizer.encode([getattr(pair, self._side) for pair in pairs], max_length)
-        return [Example(ids, ids) for ids in rows if len(ids) > 2]
+        """Tokenise one side of the usable pairs, with a special token at either end."""
+        return [Example(ids, ids) for ids in self._rows(pairs, max_length) if len(ids) > 2]
+
+    def _rows(self, pairs: Sequence[Pair], max_length: int) -> list[list[int]]:
+        return self._tokenizer.encode([getattr(pair, self._side) for pair in pairs], max_length)
 
 
-class Classification:
+class Classification(_UsesAll):
     """The domain label of one side; accuracy, and F1 averaged over the labels that occur in the test set."""
 
     metrics: tuple[str, ...] = ("accuracy", "macro_f1", "nll")

@@ -18,6 +18,7 @@ from trustformer.data.tokenizer import Tokenizer
 from trustformer.data.toy import toy_corpus
 from trustformer.errors import ConfigError, DataError
 from trustformer.evaluation.tasks import Task, make_task
+from trustformer.evaluation.usable import usable_corpus
 from trustformer.experiment.config import Config
 from trustformer.experiment.corpora import read_corpus, read_folders
 from trustformer.experiment.guarantee import Guarantee, guarantee
@@ -74,6 +75,7 @@ def prepare(config: Config, tokenizer: Tokenizer | None = None) -> Prepared:
     tokenizer = tokenizer or _tokenizer(config, public)
     labels = corpus.domains()
     task = make_task(config.model.task, tokenizer, config.data.side, labels)
+    corpus = usable_corpus(corpus, task, config.model.max_length)
     model = make_model(config.learner, tokenizer, labels, config.seed).to(device_of(config.train))
     start = get_weights(model)
     make = partial(build, config.method, specs_of(start), config.privacy, start=start, nearest=nearest_on(model.device))
