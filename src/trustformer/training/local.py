@@ -123,9 +123,9 @@ class LocalTrainer:
 
     def _batches(self, examples: Sequence[Example], seed: Sequence[int]) -> list[list[int]]:
         passes, size = self._config.local_epochs, self._config.batch_tokens
-        if isinstance(passes, int):
+        if passes >= 1:
             rng = np.random.default_rng(seed)
-            return [batch for _ in range(passes) for batch in make_batches(examples, size, rng)]
+            return [batch for _ in range(int(passes)) for batch in make_batches(examples, size, rng)]
         parts = round(1 / passes)
         least = sum(min(max(len(one.source), len(one.target)), size) for one in examples) // size
         if least < parts:  # the number of batches differs from pass to pass; this bound does not
