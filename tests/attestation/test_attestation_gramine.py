@@ -3,54 +3,25 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from pki import Pki
 
+from pseudo_files import answering, make_folder
 from trustformer.attestation.errors import BadQuote, ReportData
 from trustformer.attestation.evidence import REPORT_DATA_SLICE
 from trustformer.attestation.gramine import GramineAttester
 from trustformer.errors import ConfigError
 
 
-def make_folder(folder: Path, kind: str = "dcap") -> Path:
-    (folder / "attestation_type").write_text(kind)
-    (folder / "user_report_data").write_bytes(bytes(64))
-    return folder
-
-
 @pytest.fixture
 def device(tmp_path: Path) -> Iterator[Callable[[Callable[[bytes], bytes]], Path]]:
-    """A folder whose `quote` is made, at each reading, from the current content of `user_report_data`."""
-    stop, threads = threading.Event(), []
-    folder = make_folder(tmp_path)
-    os.mkfifo(folder / "quote")
-
-    def start(answer: Callable[[bytes], bytes]) -> Path:
-        def serve() -> None:
-            while True:
-                with (folder / "quote").open("wb") as pipe:  # waits for a reader
-                    if stop.is_set():
-                        return
-                    asked = (folder / "user_report_data").read_bytes()
-                    pipe.write(answer(asked))
-                while (folder / "user_report_data").read_bytes() == asked and not stop.wait(0.001):
-                    """A reader that is not yet gone would be given two answers."""
-
-        threads.append(threading.Thread(target=serve, daemon=True))
-        threads[0].start()
-        return folder
-
-    yield start
-    stop.set()
-    if threads:
-        (folder / "quote").read_bytes()
-        threads[0].join(5)
+    with ExitStack() as stack:
+        yield lambda answer: stack.enter_context(answering(tmp_path, answer))
 
 
 @pytest.mark.parametrize("kind", ["none", "epid", "", "dcap2"])

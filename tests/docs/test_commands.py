@@ -45,7 +45,8 @@ NOT_RUN = {
     "trustformer join fed/client-2": DEPLOYED,
     "enclave/measure.sh root": "collects a root file system of Debian packages: tests/enclave/test_enclave_package.py",
     "KEY=enclave-key.pem enclave/measure.sh sign": HARDWARE,
-    "gramine-sgx enclave/trustformer-enclave < terms.bin": HARDWARE,
+    "trustformer init-federation fed config.toml --policy policy.toml --address federation.example.org:9443": DEPLOYED,
+    "gramine-sgx enclave/trustformer-enclave < fed/host/terms.bin": HARDWARE,
     "trustformer attest fetch --quote quote.bin --service intel --out collateral.json": "asks a service of Intel's",
     "trustformer run --set data.source=hf --set data.name=wmt19 --set data.config=ru-en --set data.test=validation": (
         "fetches a data set from the hub"

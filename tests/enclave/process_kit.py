@@ -76,10 +76,11 @@ class Party:
         (folder / "policy.toml").write_text("\n".join([*lines, f'mrenclave = ["{root.mrenclave.hex()}"]\n']))
         self.policy = Policy.load(folder / "policy.toml")
 
-    def command(self, socket_path: Path, *flags: str) -> list[str]:
-        files = {"--socket": socket_path, "--terms": "terms.bin", "--state": "state", "--evidence": "root"}
+    def command(self, address: Path | str, *flags: str, evidence: str = "root") -> list[str]:
+        files = {"--terms": "terms.bin", "--state": "state", "--evidence": evidence}
         pairs = [text for flag, name in files.items() for text in (flag, str(self.folder / name))]
-        return [sys.executable, "-I", "-B", "-m", "trustformer.enclave", *pairs, "--provider", "simulated", *flags]
+        served = ("--socket", str(address), "--provider", self.config.provider)
+        return [sys.executable, "-I", "-B", "-m", "trustformer.enclave", *pairs, *served, *flags]
 
     def remote(self) -> RemoteEnclave:
         return RemoteEnclave(
@@ -89,8 +90,8 @@ class Party:
             log=self.folder / "log.txt",
         )
 
-    def host(self, enclave: Any) -> Host:
-        return Host(enclave, self.folder / "host", Ledger(self.folder / "ledger.jsonl"))
+    def host(self, enclave: Any, **settings: Any) -> Host:
+        return Host(enclave, self.folder / "host", Ledger(self.folder / "ledger.jsonl"), **settings)
 
     def players(self, host: Host) -> dict[str, Player]:
         return {

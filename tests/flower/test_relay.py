@@ -7,8 +7,12 @@ import json
 import os
 import re
 import signal
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -169,6 +173,42 @@ def test_a_killed_enclave_is_replaced_and_clients_send_again(made: Make) -> None
     fed.end()
     assert [record["combined"] for record in records(fed.fed)] == [["0", "1", "2"]] * 2
     assert len({result["common_digest"] for result in results(fed.fed).values()}) == 1
+
+
+def test_an_enclave_that_somebody_else_starts_again_and_clients_send_again(
+    made: Make, tiny_run: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    fed = made(probe=1.0, enclave=f"127.0.0.1:{port}")
+    host, state = fed.fed / "host", tmp_path / "elsewhere"
+    command = [
+        *(sys.executable, "-I", "-B", "-m", "trustformer.enclave", "--socket", f"tcp:{port}"),
+        *("--terms", str(host / "terms.bin"), "--state", str(state)),
+        *("--provider", "simulated", "--evidence", str(host / "enclave" / "simulated")),
+    ]
+    with ExitStack() as stack:
+
+        def start() -> subprocess.Popen[bytes]:
+            process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+            return process
+
+        first = start()
+        fed.wire.held = lambda client, parcel: (client, parcel.kind) == ("2", "upload") and not fed.said.has("was gone")
+        fed.start(*CLIENTS)
+        fed.until(lambda: fed.wire.uploaded() == set(CLIENTS))
+        first.kill()
+        first.wait()
+        start()
+        fed.end()
+    assert fed.said.has(f"processes: enclave at 127.0.0.1:{port}")
+    assert (state / "state.sealed").exists()
+    assert not (host / "enclave" / "state.sealed").exists()
+    assert [record["combined"] for record in records(fed.fed)] == [["0", "1", "2"]] * 2
+    check_against_run(fed.fed, tiny_run, tmp_path / "run")
 
 
 def test_a_message_that_is_too_long_costs_its_sender_a_try_and_nobody_else(made: Make) -> None:

@@ -15,7 +15,7 @@ examples:
   trustformer init-federation fed --clients 3        then the commands it prints, each in a terminal of its own
   trustformer init-federation fed config.toml --clients 5 --address federation.example.org:9443
 
-docs/deploy-flower.md goes through it step by step.
+docs/deploy-flower.md goes through it step by step, docs/deploy-gramine.md with an enclave in SGX.
 """
 
 
@@ -36,6 +36,9 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     init.add_argument(
         "--address", default="127.0.0.1:9443", metavar="HOST:PORT", help="where clients reach the host (%(default)s)"
     )
+    init.add_argument(
+        "--policy", type=Path, metavar="FILE", help="the SGX enclave that clients accept; without: a simulated one"
+    )
     init.set_defaults(run=_init)
     for name, what, run in (
         ("serve", "run the host of a federation: enclave, SuperLink and relay", _serve),
@@ -52,7 +55,7 @@ def _init(options: argparse.Namespace) -> int:
     require_flwr()
     from trustformer.errors import ConfigError
     from trustformer.experiment.config import QUICKSTART, load_config
-    from trustformer.flower.settings import HostConfig
+    from trustformer.flower.settings import ENCLAVE, HostConfig
     from trustformer.flower.setup import init_federation
 
     settings = list(options.set)
@@ -66,7 +69,9 @@ def _init(options: argparse.Namespace) -> int:
     if not (host and port.isdecimal() and 0 < int(port) < 2**16):
         raise ConfigError(f"--address {options.address!r} is not HOST:PORT", "for example --address 10.0.0.5:9443")
     listen = options.address if host in ("127.0.0.1", "localhost") else f"0.0.0.0:{port}"
-    commands = init_federation(options.folder, config, options.address, HostConfig(listen=listen))
+    enclave = "" if options.policy is None else ENCLAVE
+    host_config = HostConfig(listen=listen, enclave=enclave)
+    commands = init_federation(options.folder, config, options.address, host_config, options.policy)
     print(f"written: {options.folder} (read {options.folder / 'README.md'})\non the host:\n  {commands.serve}")
     print("on the clients:\n  " + "\n  ".join(commands.join.values()))
     return 0

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
+from trustformer.attestation.evidence import Kind
 from trustformer.attestation.simulated import SimulatedAttester
 from trustformer.codec.weights import Weights
 from trustformer.data.batches import Example
@@ -88,6 +89,7 @@ def make_terms(
     roster: Mapping[str, bytes],
     rounds: int,
     guarantee: Guarantee | None = None,
+    provider: Kind = SimulatedAttester.kind,
 ) -> RunConfig:
     """Return new terms of a run.
 
@@ -99,13 +101,14 @@ def make_terms(
         roster: client id to public key.
         rounds: exchanges of the run, closing ones included.
         guarantee: what a private run promises.
+        provider: kind of evidence the enclave must show.
 
     Raises:
         ConfigError, ProtocolError: settings that do not go together; name the setting.
     """
     terms = RunConfig(
         run_id=os.urandom(16),
-        provider=SimulatedAttester.kind,
+        provider=provider,
         experiment=experiment,
         common_digest=common_digest,
         roster=tuple(sorted(roster.items())),

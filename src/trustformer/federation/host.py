@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from trustformer.enclave.protocol import Sync, split_signed
+from trustformer.enclave.protocol import MAX_MESSAGE, Sync, split_signed
 from trustformer.enclave.session import Enclave
 from trustformer.errors import MessageError, RoundsGoneError
+from trustformer.federation.connection import MAX_BODY, EnclaveConnection
 from trustformer.federation.ledger import Ledger, named
-from trustformer.federation.remote import MAX_BODY, RemoteEnclave
 from trustformer.message import Reader, enc
 
 
@@ -27,11 +27,19 @@ class Host:
         enclave: answers requests, in this process or in one of its own.
         folder: where each round's manifest and sealed aggregate are kept, for catch-up and audit.
         ledger: counts every message.
+        collateral: gives the collateral of a quote that comes without: an enclave has no network.
     """
 
-    def __init__(self, enclave: Enclave | RemoteEnclave, folder: Path, ledger: Ledger) -> None:
+    def __init__(
+        self,
+        enclave: Enclave | EnclaveConnection,
+        folder: Path,
+        ledger: Ledger,
+        *,
+        collateral: Callable[[bytes], bytes] | None = None,
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._enclave, self._folder, self._ledger = enclave, folder, ledger
+        self._enclave, self._folder, self._ledger, self._collateral = enclave, folder, ledger, collateral
         self.seconds = 0.0
 
     @property
@@ -47,7 +55,7 @@ class Host:
     @property
     def limit(self) -> int:
         """Bytes of the longest request that the enclave takes from a client, by the run's terms."""
-        return self._enclave.limit if isinstance(self._enclave, RemoteEnclave) else MAX_BODY
+        return self._enclave.limit if isinstance(self._enclave, EnclaveConnection) else MAX_BODY
 
     def link(self, client_id: str) -> Link:
         """Return one client's connection."""
@@ -84,8 +92,13 @@ class Host:
         return self._path(number).read_bytes()
 
     def hello(self, request: bytes) -> bytes:
-        """Relay a hello."""
-        return self._enclave.hello(request)
+        """Relay a hello, and put the collateral beside a quote that comes without.
+
+        Raises:
+            TrustformerError: there is none to be had.
+        """
+        reply = self._enclave.hello(request)
+        return reply if self._collateral is None else with_collateral(reply, self._collateral)
 
     def upload(self, request: bytes) -> bytes:
         """Relay an upload."""
@@ -156,3 +169,16 @@ def split_kept(data: bytes, limit: int) -> tuple[bytes, bytes]:
     manifest, aggregate = reader.raw(limit=limit), reader.raw(limit=limit)
     reader.end()
     return manifest, aggregate
+
+
+def with_collateral(reply: bytes, collateral: Callable[[bytes], bytes]) -> bytes:
+    """Return the reply to a hello with collateral beside its quote, unless it has some or no quote; `MessageError`."""
+    reader = Reader(reply, "welcome")
+    welcome, evidence = reader.raw(limit=MAX_MESSAGE), reader.raw(limit=2 * MAX_MESSAGE)
+    reader.end()
+    if not evidence:
+        return reply
+    reader = Reader(evidence, "evidence")
+    kind, quote, held = reader.text(), reader.raw(limit=MAX_MESSAGE), reader.raw(limit=MAX_MESSAGE)
+    reader.end()
+    return reply if held else enc(welcome, enc(kind, quote, collateral(quote)))

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from flwr.app import Message
 
 from trustformer.errors import MessageError, TrustformerError
-from trustformer.federation.remote import read_error
+from trustformer.federation.connection import read_error
 from trustformer.flower.node import NOT_CONNECTED, BundleError, LostError, Node
 from trustformer.flower.parcel import MAX_ANSWER, Parcel
 from trustformer.flower.post import parcel_of

@@ -7,13 +7,17 @@ from pathlib import Path
 
 import httpx
 
+from trustformer.attestation.simulated import SimulatedAttester
 from trustformer.enclave.config import RunConfig
 from trustformer.errors import ConfigError, TrustformerError
 from trustformer.experiment.record import RunDirectory
 from trustformer.experiment.reporter import Reporter
+from trustformer.federation.attached import AttachedEnclave
+from trustformer.federation.connection import EnclaveConnection
 from trustformer.federation.host import Host
 from trustformer.federation.ledger import Ledger
 from trustformer.federation.remote import RemoteEnclave
+from trustformer.flower.collateral import CollateralSource
 from trustformer.flower.record import Record
 from trustformer.flower.relay import Relay
 from trustformer.flower.settings import HostConfig
@@ -36,25 +40,19 @@ def serve(folder: Path, reporter: Reporter) -> None:
     nodes = {client: folder / "nodes" / f"{client}.pub" for client in clients}
     with directory.locked():
         superlink = SuperLink(folder / "superlink", settings.listen, folder / "tls", nodes)
-        enclave = RemoteEnclave(
-            *(folder / "terms.bin", folder / "enclave"),
-            provider=terms.provider,
-            evidence=folder / "enclave" / "simulated",
-            log=folder / "enclave" / "log.txt",
-            restarts=settings.restarts,
-        )
+        enclave = _enclave(folder, terms, settings)
         try:
             ledger = Ledger(folder / "ledger.jsonl")
-            host, record = Host(enclave, folder / "released", ledger), Record(directory, clients, ledger)
+            collateral = CollateralSource(settings.collateral, folder, reporter.note)
+            host = Host(enclave, folder / "released", ledger, collateral=collateral)
+            record = Record(directory, clients, ledger)
             reporter.note(
                 f"run {terms.run_id.hex()}: {len(clients)} clients, {terms.rounds} rounds, round {record.last} done"
             )
             for left in range(settings.restarts, -1, -1):
                 try:
                     superlink.start()
-                    reporter.note(
-                        f"listening on {settings.listen}; processes: enclave {enclave.pid}, SuperLink {superlink.pid}"
-                    )
+                    reporter.note(f"listening on {settings.listen}; processes: {enclave}, SuperLink {superlink.pid}")
                     with superlink.run() as post:
                         relay = Relay(
                             *(post, superlink.clients, host),
@@ -74,3 +72,20 @@ def serve(folder: Path, reporter: Reporter) -> None:
         finally:
             superlink.stop()
             enclave.stop()
+
+
+def _enclave(folder: Path, terms: RunConfig, settings: HostConfig) -> EnclaveConnection:
+    if settings.enclave:
+        return AttachedEnclave(terms, settings.enclave)
+    if terms.provider != SimulatedAttester.kind:
+        raise ConfigError(
+            f"clients agreed on an enclave with {terms.provider} evidence, which serve cannot start",
+            f"start it (docs/deploy-gramine.md) and name its address as `enclave` in {folder / 'host.toml'}",
+        )
+    return RemoteEnclave(
+        *(folder / "terms.bin", folder / "enclave"),
+        provider=terms.provider,
+        evidence=folder / "enclave" / "simulated",
+        log=folder / "enclave" / "log.txt",
+        restarts=settings.restarts,
+    )

@@ -14,7 +14,12 @@ from trustformer.errors import ConfigError
 from trustformer.experiment.toml import write_toml
 
 Address = Annotated[str, Meta(pattern=r"^.+:[0-9]{1,5}$")]
+Elsewhere = Annotated[str, Meta(pattern=r"^(.+:[0-9]{1,5})?$")]
 Seconds = Annotated[float, Meta(gt=0, le=1e7)]
+
+
+ENCLAVE = "127.0.0.1:7911"
+"""Where the enclave serves under the manifest of this project."""
 
 
 class _File(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -45,7 +50,9 @@ class HostConfig(_File, frozen=True, forbid_unknown_fields=True, kw_only=True):
         deadline: seconds one try at a round may take; then it is closed with those who are there, or tried again.
         attempts: tries at a round before `serve` gives up and says who is missing.
         probe: seconds of silence after which a client is asked whether it has begun anew.
-        restarts: how often a dead SuperLink is started again, and a dead enclave.
+        restarts: how often a dead SuperLink is started again, and a dead enclave that `serve` started.
+        enclave: address of an enclave that is started by somebody else, such as Gramine; empty: `serve` starts one.
+        collateral: for quotes that come without: `intel`, the URL of a PCCS, or a file beside this one.
     """
 
     folder: ClassVar[str] = "the host, such as fed/host"
@@ -54,6 +61,8 @@ class HostConfig(_File, frozen=True, forbid_unknown_fields=True, kw_only=True):
     attempts: Annotated[int, Meta(ge=1, le=1000)] = 24
     probe: Seconds = 5.0
     restarts: Annotated[int, Meta(ge=0, le=1000)] = 20
+    enclave: Elsewhere = ""
+    collateral: Annotated[str, Meta(min_length=1)] = "intel"
 
 
 class NodeConfig(_File, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -15,6 +15,10 @@ from pathlib import Path
 
 from safetensors.numpy import save_file
 
+from trustformer.attestation.dcap import INTEL_ROOT_SHA256
+from trustformer.attestation.gramine import GramineAttester
+from trustformer.attestation.policy import Policy
+from trustformer.attestation.simulated import SimulatedAttester
 from trustformer.data.corpus import Pair
 from trustformer.data.folder import check_free, write_folder
 from trustformer.enclave.config import RunConfig
@@ -47,7 +51,9 @@ class Commands:
     join: dict[str, str]
 
 
-def init_federation(folder: Path, config: Config, address: str, host: HostConfig) -> Commands:
+def init_federation(
+    folder: Path, config: Config, address: str, host: HostConfig, policy: Path | None = None
+) -> Commands:
     """Write the folders of host and clients as a whole: after a failure there is none.
 
     Args:
@@ -55,11 +61,13 @@ def init_federation(folder: Path, config: Config, address: str, host: HostConfig
         config: the run's config; `clients.count` clients.
         address: where clients reach the host, `HOST:PORT`.
         host: what the host decides.
+        policy: file that says which SGX enclave clients accept; without, the enclave's attestation is simulated.
 
     Raises:
         ConfigError, DataError: a config that cannot be deployed, or data that cannot be read.
     """
     check_free(folder)
+    hardware = None if policy is None else _hardware_policy(policy)
     prepared = prepare(config)
     if prepared.method.codec is None:
         raise ConfigError(f"method {config.method.name} exchanges nothing", "--set method.name=centroid")
@@ -68,7 +76,7 @@ def init_federation(folder: Path, config: Config, address: str, host: HostConfig
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        commands = _write(temporary, folder, config, prepared, prepared.method.codec, address, host)
+        commands = _write(temporary, folder, config, prepared, prepared.method.codec, address, host, hardware)
         temporary.chmod(0o755)
         temporary.replace(folder)
     finally:
@@ -76,19 +84,42 @@ def init_federation(folder: Path, config: Config, address: str, host: HostConfig
     return commands
 
 
+def _hardware_policy(path: Path) -> bytes:
+    """The file's bytes, if it accepts an enclave on Intel's hardware and a copy of it does so elsewhere."""
+    policy = Policy.load(path)
+    if INTEL_ROOT_SHA256 not in policy.pins or policy.roots:
+        raise ConfigError(
+            f"{path} does not name enclaves by Intel's root alone",
+            "leave root_ca_sha256 and root_ca_files out: the root comes with the collateral",
+        )
+    return path.read_bytes()
+
+
 def _write(
-    at: Path, final: Path, config: Config, prepared: Prepared, codec: Codec, address: str, host: HostConfig
+    at: Path,
+    final: Path,
+    config: Config,
+    prepared: Prepared,
+    codec: Codec,
+    address: str,
+    host: HostConfig,
+    policy: bytes | None,
 ) -> Commands:
     server = RunDirectory(at / "host")
     identities = {client: Identity.generate() for client in prepared.clients}
     roster = {client: identity.public for client, identity in identities.items()}
     rounds = prepared.method.total(config.rounds)
     agreed = experiment_digest(config, prepared.tokenizer.digest, prepared.start)
-    terms = make_terms(config, agreed, codec.at(config.seed, 1).digest(prepared.common), codec, roster, rounds)
+    common = codec.at(config.seed, 1).digest(prepared.common)
+    provider = SimulatedAttester.kind if policy is None else GramineAttester.kind
+    terms = make_terms(config, agreed, common, codec, roster, rounds, provider=provider)
     server.write("config.toml", config.to_toml().encode())
     server.write("terms.bin", terms.to_bytes())
     server.write("host.toml", host.to_toml().encode())
-    simulated_policy(server, simulated_root(server))
+    if policy is None:
+        simulated_policy(server, simulated_root(server))
+    else:
+        server.write("policy.toml", policy)
     make_tls(server.path / "tls", list(dict.fromkeys((address.rpartition(":")[0].strip("[]"), *_LOOPBACK))))
     (server.path / "nodes").mkdir()
     pairs = _pairs(config, prepared)
@@ -98,7 +129,7 @@ def _write(
         f"trustformer serve {final / 'host'}",
         {client: f"trustformer join {final / _name(client)}" for client in prepared.clients},
     )
-    RunDirectory(at).write("README.md", _readme(commands, address).encode())
+    RunDirectory(at).write("README.md", _readme(commands, address, host.enclave).encode())
     return commands
 
 
@@ -141,7 +172,19 @@ def _pairs(config: Config, prepared: Prepared) -> dict[str, dict[str, list[Pair]
     }
 
 
-def _readme(commands: Commands, address: str) -> str:
+_SIMULATED = """\
+- `policy.toml` accepts SIMULATED evidence, which proves nothing about hardware. With an SGX host make the federation
+  anew with `--policy FILE` (docs/deploy-gramine.md).
+"""
+_HARDWARE = """\
+- The enclave is started on the host before `serve`, with `host/terms.bin` (docs/deploy-gramine.md); `serve` looks for
+  it at {}.
+- `policy.toml` is the one this federation was made with. Each client reads its own, and should know why it names
+  that measurement.
+"""
+
+
+def _readme(commands: Commands, address: str, enclave: str) -> str:
     joins = "\n".join(f"    {command}" for command in commands.join.values())
     return f"""\
 # A federation of {len(commands.join)} clients
@@ -164,6 +207,4 @@ Before you use it between machines:
   `node.toml`). What is there now is that client's part of the corpus this federation was made with.
 - Clients connect to {address}. Firewall that port to the clients' addresses: Flower's Control API is on it
   too and asks for no credential, so whoever reaches it can start and stop runs (docs/deploy-flower.md).
-- `policy.toml` accepts SIMULATED evidence, which proves nothing about hardware. With an SGX host every client
-  writes its own (docs/attestation.md).
-"""
+{_HARDWARE.format(enclave) if enclave else _SIMULATED}"""

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A federation whose clients insist on an enclave in SGX, as far as that goes without one."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("flwr", reason="needs the extra flower")
+
+from trustformer.attestation.policy import Policy
+from trustformer.attestation.simulated import COLLATERAL, SimulatedAttester
+from trustformer.enclave.config import RunConfig
+from trustformer.errors import ConfigError, TrustformerError
+from trustformer.experiment.config import load_config
+from trustformer.experiment.reporter import PlainReporter
+from trustformer.flower import collateral
+from trustformer.flower.collateral import CollateralSource
+from trustformer.flower.serve import serve
+from trustformer.flower.settings import ENCLAVE, HostConfig
+from trustformer.flower.setup import init_federation
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what flwr itself uses
+POLICY = 'mrenclave = ["{}"]\ntcb_status = ["UpToDate"]\n'.format("ab" * 32)
+
+
+@pytest.fixture
+def quote_and_collateral(tmp_path: Path) -> tuple[bytes, bytes]:
+    root = SimulatedAttester.create(tmp_path / "root", measurement=bytes(32), now=1_790_000_000)
+    return root.evidence(bytes(64)).quote, (tmp_path / "root" / COLLATERAL).read_bytes()
+
+
+@pytest.fixture
+def refusing() -> Iterator[tuple[str, list[str]]]:
+    """URL of a server that knows nothing, and what it was asked."""
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_error(404)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", asked
+        server.shutdown()
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> Path:
+    path = tmp_path / "policy.toml"
+    path.write_text(POLICY, "utf-8")
+    return path
+
+
+def make(folder: Path, settings: list[str], policy: Path, **host: Any) -> Path:
+    config = load_config(None, [*settings, "rounds=1", "enclave.release=acknowledged"])
+    init_federation(folder / "fed", config, "127.0.0.1:1", HostConfig(**host), policy)
+    return folder / "fed"
+
+
+@pytest.mark.usefixtures("mini_model")
+def test_the_policy_goes_to_every_client_and_the_terms_ask_for_gramine(
+    tmp_path: Path, settings: list[str], policy: Path
+) -> None:
+    fed = make(tmp_path, settings, policy, enclave=ENCLAVE)
+    terms = (fed / "host" / "terms.bin").read_bytes()
+    assert RunConfig.from_bytes(terms).provider == "gramine-dcap"
+    for node in ("client-0", "client-1", "client-2"):
+        assert (fed / node / "terms.bin").read_bytes() == terms
+        assert Policy.load(fed / node / "policy.toml") == Policy.load(policy)
+    assert not (fed / "host" / "enclave").exists()  # nothing simulated
+    assert HostConfig.load(fed / "host" / "host.toml") == HostConfig(enclave=ENCLAVE)
+    readme = (fed / "README.md").read_text("utf-8")
+    assert ENCLAVE in readme
+    assert "SIMULATED" not in readme
+
+
+@pytest.mark.usefixtures("mini_model")
+def test_serve_says_that_it_cannot_start_such_an_enclave(tmp_path: Path, settings: list[str], policy: Path) -> None:
+    fed = make(tmp_path, settings, policy)
+    with pytest.raises(ConfigError, match="gramine-dcap evidence, which serve cannot start") as refused:
+        serve(fed / "host", PlainReporter())
+    assert "host.toml" in refused.value.hint
+
+
+@pytest.mark.parametrize(
+    ("lines", "named"),
+    [
+        (f'allow_simulated = true\nroot_ca_sha256 = ["{"cd" * 32}"]\n', "Intel's root alone"),
+        ('root_ca_files = ["root.der"]\n', "root.der"),
+        ("mrsigner = 3\n", "mrsigner"),
+    ],
+)
+def test_a_policy_that_would_not_hold_for_the_clients_is_refused(
+    tmp_path: Path, settings: list[str], policy: Path, lines: str, named: str
+) -> None:
+    policy.write_text(lines + POLICY, "utf-8")
+    with pytest.raises(ConfigError, match=named):
+        make(tmp_path, settings, policy)
+    assert not (tmp_path / "fed").exists()
+
+
+def test_collateral_from_a_file_beside_host_toml(tmp_path: Path, quote_and_collateral: tuple[bytes, bytes]) -> None:
+    quote, data = quote_and_collateral
+    (tmp_path / "mine.json").write_bytes(data)
+    assert CollateralSource("mine.json", tmp_path, print)(quote) == data
+
+
+def test_a_service_that_fails_is_named_and_left_alone_for_a_while(
+    tmp_path: Path,
+    quote_and_collateral: tuple[bytes, bytes],
+    refusing: tuple[str, list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    quote, (url, asked), said = quote_and_collateral[0], refusing, list[str]()
+    source = CollateralSource(url, tmp_path, said.append)
+    for _ in range(3):
+        with pytest.raises(TrustformerError):
+            source(quote)
+    assert len(said) == 1
+    assert said[0].startswith("no collateral for the enclave's quote: ")
+    once = len(asked)
+    assert once > 0
+    monkeypatch.setattr(collateral, "_RETRY_SECONDS", 0.0)
+    again = CollateralSource(url, tmp_path, said.append)
+    for _ in range(2):
+        with pytest.raises(TrustformerError):
+            again(quote)
+    assert len(asked) == 3 * once
