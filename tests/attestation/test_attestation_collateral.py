@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -124,9 +125,25 @@ def test_the_cache_serves_until_it_expires(pccs: Pccs, pki: Pki, tmp_path: Path)
     asked = len(pccs.asked)
     assert collateral.cached(tmp_path, pki.quote(), "http://127.0.0.1:9", now=NOW) == first
     assert len(pccs.asked) == asked
-    assert os.listdir(tmp_path) == [f"collateral-{pki.fmspc}-processor.json"]
-    collateral.cached(tmp_path, pki.quote(), pccs.url, now=int(END.timestamp()) + 1)
+    (name,) = os.listdir(tmp_path)
+    assert name == f"collateral-{pki.fmspc}-processor.json"
+    end = int(END.timestamp())
+    assert collateral.cached(tmp_path, pki.quote(), "http://127.0.0.1:9", now=end - 100) == first  # nobody answers
+    collateral.cached(tmp_path, pki.quote(), pccs.url, now=end - 100)  # renewed before it expires
     assert len(pccs.asked) == 2 * asked
+    with pytest.raises(TrustformerError, match="gave no collateral"):
+        collateral.cached(tmp_path, pki.quote(), "http://127.0.0.1:9", now=end + 1)
+    (tmp_path / name).write_bytes(b"half of")
+    assert collateral.cached(tmp_path, pki.quote(), pccs.url, now=NOW) == first
+    assert len(pccs.asked) == 3 * asked
+
+
+def test_a_service_that_is_silent(pki: Pki, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collateral, "TIMEOUT_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(TrustformerError, match=r"did not answer within 0\.2 s"):
+            collateral.fetch(pki.quote(), url)
 
 
 def test_services_that_do_not_answer(pccs: Pccs, pki: Pki) -> None:
@@ -140,7 +157,7 @@ def test_services_that_do_not_answer(pccs: Pccs, pki: Pki) -> None:
         collateral.fetch(pki.quote(), pccs.url)
 
 
-@pytest.mark.parametrize("service", ["", "pccs", "ftp://host", "file:///etc/passwd", "http://"])
+@pytest.mark.parametrize("service", ["", "pccs", "ftp://host", "file:///etc/passwd", "http://", "http://[bad"])
 def test_services_that_are_none(pki: Pki, service: str) -> None:
     with pytest.raises(ConfigError, match="not a URL"):
         collateral.fetch(pki.quote(), service)

@@ -109,7 +109,7 @@ def test_the_measured_files_are_enough_to_run(tmp_path: Path) -> None:
     try:
         with connect(tmp_path / "s", process) as connection:
             connection.sendall(frame(service.STATUS, b""))
-            assert read_reply(connection) == b"\0" + enc(0)
+            assert read_reply(connection) == b"\0" + enc(0, party.config.digest)
     finally:
         process.terminate()
         assert process.wait(20) == 0

@@ -178,16 +178,18 @@ def peak_memory(pid: int) -> int:
     raise AssertionError
 
 
-def test_frames_cut_off_anywhere_leave_the_service_alive(serving: tuple[subprocess.Popen[bytes], Path]) -> None:
+def test_frames_cut_off_anywhere_leave_the_service_alive(
+    party: Party, serving: tuple[subprocess.Popen[bytes], Path]
+) -> None:
     _, path = serving
     whole = frame(service.HELLO, b"x" * 100)
     for cut in (0, 1, 4, 5, 50, len(whole)):  # the last: gone before the answer
         with connect(path) as connection:
             connection.sendall(whole[:cut])
     with connect(path) as silent:  # says nothing, and holds nobody up
-        assert status_of(path) == b"\0" + enc(0)
+        assert status_of(path) == b"\0" + enc(0, party.config.digest)
         silent.sendall(frame(service.STATUS, b""))
-        assert read_reply(silent) == b"\0" + enc(0)
+        assert read_reply(silent) == b"\0" + enc(0, party.config.digest)
 
 
 def test_51_sigterm_ends_at_once_and_cleanly(party: Party, tmp_path: Path) -> None:
@@ -195,7 +197,7 @@ def test_51_sigterm_ends_at_once_and_cleanly(party: Party, tmp_path: Path) -> No
     process = subprocess.Popen(party.command(path), stderr=subprocess.PIPE)
     with connect(path, process) as connection:
         connection.sendall(frame(service.STATUS, b""))
-        assert read_reply(connection) == b"\0" + enc(0)  # it is at work
+        assert read_reply(connection) == b"\0" + enc(0, party.config.digest)  # it is at work
         connection.sendall(frame(service.HELLO, b"x" * 10)[:8])  # in the middle of a frame
         process.send_signal(signal.SIGTERM)
         _, said = process.communicate(timeout=20)

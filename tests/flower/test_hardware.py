@@ -3,7 +3,14 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shutil
+import socket
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,12 +20,19 @@ import pytest
 
 pytest.importorskip("flwr", reason="needs the extra flower")
 
+from wire import Threaded, Wire
+
+from pseudo_files import answering
+from trustformer.attestation import dcap
 from trustformer.attestation.policy import Policy
 from trustformer.attestation.simulated import COLLATERAL, SimulatedAttester
+from trustformer.cli import main
 from trustformer.enclave.config import RunConfig
+from trustformer.enclave.measurement import simulated_measurement
 from trustformer.errors import ConfigError, TrustformerError
 from trustformer.experiment.config import load_config
 from trustformer.experiment.reporter import PlainReporter
+from trustformer.federation.host import Host
 from trustformer.flower import collateral
 from trustformer.flower.collateral import CollateralSource
 from trustformer.flower.serve import serve
@@ -112,27 +126,85 @@ def test_a_policy_that_would_not_hold_for_the_clients_is_refused(
 def test_collateral_from_a_file_beside_host_toml(tmp_path: Path, quote_and_collateral: tuple[bytes, bytes]) -> None:
     quote, data = quote_and_collateral
     (tmp_path / "mine.json").write_bytes(data)
-    assert CollateralSource("mine.json", tmp_path, print)(quote) == data
+    assert CollateralSource("mine.json", tmp_path)(quote) == data
 
 
-def test_a_service_that_fails_is_named_and_left_alone_for_a_while(
+@pytest.mark.parametrize("source", ["none.json", "localhost:8081", "Intel", "damaged.json"])
+def test_a_file_without_collateral_is_named_at_once(tmp_path: Path, source: str) -> None:
+    (tmp_path / "damaged.json").write_bytes(b"{")
+    with pytest.raises(ConfigError, match=re.escape(f"the collateral of host.toml, {tmp_path / source}: ")):
+        CollateralSource(source, tmp_path)
+
+
+@pytest.mark.parametrize("source", ["ftp://host", "http://[bad", "http://"])
+def test_a_url_that_is_none_is_named_at_once(tmp_path: Path, source: str) -> None:
+    with pytest.raises(ConfigError, match="is not a URL"):
+        CollateralSource(source, tmp_path)
+
+
+def test_a_service_that_fails_is_left_alone_for_a_while_and_the_quote_is_kept(
     tmp_path: Path,
     quote_and_collateral: tuple[bytes, bytes],
     refusing: tuple[str, list[str]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    quote, (url, asked), said = quote_and_collateral[0], refusing, list[str]()
-    source = CollateralSource(url, tmp_path, said.append)
+    quote, (url, asked) = quote_and_collateral[0], refusing
+    source = CollateralSource(url, tmp_path)
     for _ in range(3):
-        with pytest.raises(TrustformerError):
+        with pytest.raises(TrustformerError, match="no collateral for the enclave's quote: "):
             source(quote)
-    assert len(said) == 1
-    assert said[0].startswith("no collateral for the enclave's quote: ")
     once = len(asked)
     assert once > 0
+    assert (tmp_path / "collateral" / "quote.bin").read_bytes() == quote
     monkeypatch.setattr(collateral, "_RETRY_SECONDS", 0.0)
-    again = CollateralSource(url, tmp_path, said.append)
+    again = CollateralSource(url, tmp_path)
     for _ in range(2):
         with pytest.raises(TrustformerError):
             again(quote)
     assert len(asked) == 3 * once
+
+
+@pytest.mark.usefixtures("mini_model")
+def test_from_the_command_line_to_the_last_round(
+    tmp_path: Path, settings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of it but Gramine and Intel's signature: the quotes are of a root of this test, in the place of Intel's."""
+    root = SimulatedAttester.create(tmp_path / "root", measurement=simulated_measurement(), now=int(time.time()))
+    monkeypatch.setattr(dcap, "INTEL_ROOT_SHA256", root.root_sha256)
+    policy = tmp_path / "policy.toml"
+    policy.write_text(f'mrenclave = ["{root.mrenclave.hex()}"]\n', "utf-8")
+    flags = [part for item in [*settings, "rounds=1"] for part in ("--set", item)]
+    assert main(["init-federation", str(tmp_path / "fed"), "--policy", str(policy), *flags]) == 0
+    host = tmp_path / "fed" / "host"
+    assert HostConfig.load(host / "host.toml").enclave == ENCLAVE
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    shutil.copy(tmp_path / "root" / COLLATERAL, host / "mine.json")
+    (host / "host.toml").write_text(HostConfig(enclave=address, collateral="mine.json").to_toml(), "utf-8")
+    command = [
+        *(sys.executable, "-I", "-B", "-m", "trustformer.enclave", "--socket", f"tcp:{address.rpartition(':')[2]}"),
+        *("--terms", str(host / "terms.bin"), "--state", str(tmp_path / "state")),
+        *("--provider", "gramine-dcap", "--evidence", str(tmp_path / "attestation")),
+    ]
+    fed, hello, failures = Threaded(tmp_path / "fed", Wire(), monkeypatch), Host.hello, ["aesmd is down"]
+
+    def failing_once(self: Host, request: bytes) -> bytes:
+        if failures:
+            raise TrustformerError(failures.pop())
+        return hello(self, request)
+
+    monkeypatch.setattr(Host, "hello", failing_once)
+    with answering(tmp_path / "attestation", lambda data: root.evidence(data).quote):
+        enclave = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        try:
+            fed.start("0", "1", "2")
+            fed.end()
+        finally:
+            enclave.kill()
+            enclave.wait()
+    assert fed.said.has("aesmd is down")  # which cost a try, and nobody's `join`
+    for client in ("0", "1", "2"):
+        state = json.loads((fed.fed / f"client-{client}" / "state" / "attestation.json").read_text("utf-8"))
+        seen = {(record["kind"], record["decision"]) for record in state["verifications"]}
+        assert seen == {("gramine-dcap", "accepted")}

@@ -372,7 +372,7 @@ def test_48_state_under_another_key_is_refused(tmp_path: Path) -> None:
 def test_48_a_sealing_key_cut_short_is_refused(tmp_path: Path, size: int) -> None:
     run = federation(tmp_path)
     (tmp_path / "sealing.key").write_bytes(bytes(size))
-    with pytest.raises(SealError, match=f"has {size} bytes where 32 are due"):
+    with pytest.raises(SealError, match=f"has {size} bytes, not 32"):
         run.boot()
 
 

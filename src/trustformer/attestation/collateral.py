@@ -15,7 +15,7 @@ import dcap_qvl
 
 from trustformer.attestation.bundle import FETCH_HINT, parse_collateral
 from trustformer.attestation.diagnosis import dates
-from trustformer.attestation.errors import BadQuote
+from trustformer.attestation.errors import BadCollateral, BadQuote, Expired, NotYetValid
 from trustformer.attestation.evidence import MAX_COLLATERAL_BYTES
 from trustformer.attestation.files import read_bounded, write_atomic
 from trustformer.attestation.parsing import show_time
@@ -25,6 +25,8 @@ from trustformer.errors import ConfigError, TrustformerError
 
 INTEL = "intel"
 TIMEOUT_SECONDS = 60
+RENEW_SECONDS = 7 * 86_400
+"""Cached collateral is renewed so long before it expires: clocks differ, and a service may be away for days."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,7 @@ def fetch(quote: bytes, service: str) -> bytes:
         BadCollateral: what it answers is malformed.
     """
     parse_quote(quote)
-    url = dcap_qvl.INTEL_PCS_URL if service == INTEL else service.rstrip("/")
-    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
-        raise ConfigError(f"{service!r} is not a URL", "give http://HOST[:PORT] or https://HOST[:PORT]")
+    url = check_service(service)
 
     async def ask() -> str:
         collateral = await asyncio.wait_for(dcap_qvl.get_collateral(url, quote), TIMEOUT_SECONDS)
@@ -78,13 +78,29 @@ def fetch(quote: bytes, service: str) -> bytes:
 
     try:
         data = asyncio.run(ask()).encode()
-    except (ValueError, RuntimeError, OSError) as error:
-        hint = "check the URL and the network; a PCCS must be able to reach Intel's service"
-        raise TrustformerError(f"{url} gave no collateral: {str(error)[:300]}", hint) from error
     except TimeoutError as error:
         raise TrustformerError(f"{url} did not answer within {TIMEOUT_SECONDS} s") from error
+    except (ValueError, RuntimeError, OSError) as error:
+        hint = (
+            "check the URL and the network; a PCCS must reach Intel's service, and its TLS certificate be trusted here "
+            "(SSL_CERT_FILE) and name the host; plain http:// on loopback will do, since collateral is signed"
+        )
+        raise TrustformerError(f"{url} gave no collateral: {str(error)[:300]}", hint) from error
     parse_collateral(data)
     return data
+
+
+def check_service(service: str) -> str:
+    """Return the URL of "intel" or of a PCCS; raises `ConfigError` where it is neither."""
+    url = dcap_qvl.INTEL_PCS_URL if service == INTEL else service.rstrip("/")
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        valid = False
+    if not valid:
+        raise ConfigError(f"{service!r} is not a URL", "give http://HOST[:PORT] or https://HOST[:PORT]")
+    return str(url)
 
 
 def save(path: Path, collateral: bytes) -> Window:
@@ -114,15 +130,33 @@ def load(path: Path, *, now: int | None = None) -> bytes:
 
 
 def cached(folder: Path, quote: bytes, service: str, *, now: int) -> bytes:
-    """Return the cached collateral of this quote's platform, fetching it if there is none valid at `now`."""
+    """Return the collateral of this quote's platform: fetched, unless what is cached holds for a week after `now`.
+
+    Where the service fails and what is cached is still valid, that is returned.
+
+    Raises:
+        BadQuote, TrustformerError, BadCollateral: as `fetch`.
+    """
     path = folder / cache_name(quote)
-    if path.exists():
-        valid = window(load(path))
-        if valid.not_before <= now < valid.not_after:
-            return load(path)
-    data = fetch(quote, service)
+    held = _held(path, now)
+    if held is not None and now + RENEW_SECONDS < window(held).not_after:
+        return held
+    try:
+        data = fetch(quote, service)
+    except TrustformerError:
+        if held is None:
+            raise
+        return held
     save(path, data)
     return data
+
+
+def _held(path: Path, now: int) -> bytes | None:
+    """What is cached, if it is valid at `now`."""
+    try:
+        return load(path, now=now) if path.exists() else None
+    except (BadCollateral, Expired, NotYetValid):
+        return None
 
 
 def cache_name(quote: bytes) -> str:

@@ -16,7 +16,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 
 from trustformer.attestation.evidence import Attester
 from trustformer.attestation.gramine import DEFAULT_DIRECTORY, GramineAttester
@@ -37,7 +37,7 @@ def main() -> int:
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a dump would hold keys and centroids
     sys.excepthook = _terse
-    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C goes to the whole group; the parent decides
     try:
         options = _parser().parse_args()
@@ -107,10 +107,6 @@ def _lock(path: Path) -> int:
             time.sleep(0.05)
         except OSError:  # a file system without locks: nothing but an operator's care is lost
             return handle
-
-
-def _stop(_signal: int, _frame: FrameType | None) -> None:
-    raise SystemExit(0)
 
 
 def _terse(kind: type[BaseException], _error: BaseException, trace: TracebackType | None) -> None:

@@ -33,6 +33,8 @@ SMALL = 4096
 PATIENCE = 30.0
 """Seconds a frame may take to arrive or to be taken; a silent host must not stop the loop for others."""
 _FIRST = 6.0
+_TOGETHER = 2**16
+"""Bytes of a reply that go with its head: two short writes over TCP wait for each other, 44 ms."""
 MAX_PATH = 107  # sun_path, unix(7), less its final zero
 
 
@@ -59,6 +61,7 @@ class Service:
 
     def __init__(self, enclave: Enclave, config: RunConfig, address: str, *, linger: bool = True) -> None:
         self._enclave, self._limits, self._linger = enclave, frame_limits(config), linger
+        self._terms = config.digest
         self._path = None if address.startswith("tcp:") else Path(address)
         self._listener = _listen(address)
 
@@ -105,9 +108,8 @@ class Service:
                 status, answer = b"\0", self._answer(operation, body)
             except TrustformerError as error:
                 status, answer = b"\1", _error(error)
-            except (
-                Exception
-            ) as error:  # a fault of this program: its text may quote a payload, so only its class is told
+            except Exception as error:
+                # A fault of this program: its text may quote a payload, so only its class is told.
                 print(f"error: {type(error).__name__} in operation {operation!r}", file=sys.stderr, flush=True)
                 status, answer = b"\1", _error(TrustformerError(f"the enclave failed with {type(error).__name__}"))
             _reply(connection, status, answer)
@@ -123,7 +125,7 @@ class Service:
         if operation == SYNC:
             return self._enclave.sync(body)
         if operation == STATUS:
-            return enc(self._enclave.round, *self._enclave.accepted)
+            return enc(self._enclave.round, self._terms, *self._enclave.accepted)
         reader = Reader(body, "close")
         number = reader.integer()
         reader.end()
@@ -166,8 +168,8 @@ def _receive(connection: socket.socket, length: int) -> bytearray:
 
 
 def _reply(connection: socket.socket, status: bytes, body: bytes) -> None:
-    connection.sendall(struct.pack(">I", len(body) + 1) + status)
-    connection.sendall(body)
+    connection.sendall(struct.pack(">I", len(body) + 1) + status + body[:_TOGETHER])
+    connection.sendall(memoryview(body)[_TOGETHER:])
 
 
 def _error(error: TrustformerError) -> bytes:

@@ -79,20 +79,23 @@ class StateStore:
             write_secret(key_path, os.urandom(KEY_SIZE))
         self._key = key_path.read_bytes()
         if len(self._key) != KEY_SIZE:  # left by a crash while it was written: anyone could guess it
-            raise SealError(
-                f"the sealing key {key_path} has {len(self._key)} bytes where {KEY_SIZE} are due",
-                "remove it, and the state beside it if there is one",
-            )
+            raise SealError(f"{key_path} has {len(self._key)} bytes, not {KEY_SIZE}", "remove it and state.sealed")
 
     def load(self) -> State | None:
         """Return the stored state, None where there is none; raises `SealError` if it was altered."""
         if not self._path.exists():
             return None
-        return State.from_bytes(decrypt_at_rest(self._key, self._path.read_bytes(), self._label))
+        try:
+            return State.from_bytes(decrypt_at_rest(self._key, self._path.read_bytes(), self._label))
+        except SealError as error:
+            raise SealError(
+                f"{self._path} is of other terms, or was altered", "move the folder's files away"
+            ) from error
 
     def save(self, state: State) -> None:
         """Replace the stored state; after a crash either the old or the new one is there."""
         temporary = self._path.with_suffix(".new")
+        temporary.unlink(missing_ok=True)  # an encrypted mount does not open what a kill left half-written
         with open(temporary, "wb") as file:
             file.writelines(chunks_at_rest(self._key, state.to_bytes(), self._label))
             file.flush()

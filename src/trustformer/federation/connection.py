@@ -10,13 +10,16 @@ from contextlib import suppress
 import trustformer.errors
 from trustformer.enclave import service
 from trustformer.enclave.config import RunConfig
+from trustformer.enclave.protocol import MAX_MESSAGE
 from trustformer.enclave.state import Released
 from trustformer.errors import EnclaveLostError, MessageError, TrustformerError
-from trustformer.message import Reader, enc
+from trustformer.message import Aggregate, Reader, enc
+from trustformer.secure.sealing import sealed_length
+from trustformer.vq import body_size
 
-_MAX_REPLY = 2**32 - 1
 MAX_BODY = 2**32 - 2
 """Bytes of the longest request whatever the terms: a frame's length counts its operation too, in four bytes."""
+LOOK = "look what listens there"
 _NAMES = {
     service.HELLO: "hello",
     service.UPLOAD: "upload",
@@ -36,8 +39,9 @@ class EnclaveConnection:
     """
 
     def __init__(self, config: RunConfig) -> None:
-        self._limits = service.frame_limits(config)
+        self._limits, self._replies = service.frame_limits(config), _reply_limits(config)
         self._socket: socket.socket | None = None
+        self._ended = TrustformerError("the conversation with the enclave has been ended")
 
     @property
     def limit(self) -> int:
@@ -68,8 +72,9 @@ class EnclaveConnection:
 
     def close(self, number: int) -> Released:
         """As `Enclave.close`."""
+        limit = self._replies[service.CLOSE]
         reader = Reader(self._ask(service.CLOSE, enc(number)), "released")
-        released = Released(reader.raw(limit=_MAX_REPLY), reader.raw(limit=_MAX_REPLY))
+        released = Released(reader.raw(limit=limit), reader.raw(limit=limit))
         reader.end()
         return released
 
@@ -88,15 +93,12 @@ class EnclaveConnection:
             self._socket = None
 
     def _status(self) -> tuple[int, tuple[str, ...]]:
-        reader = Reader(self._ask(service.STATUS, b""), "status")
-        number, accepted = reader.integer(), []
-        while reader.more():
-            accepted.append(reader.text())
-        return number, tuple(accepted)
+        number, _, accepted = _read_status(self._ask(service.STATUS, b""))
+        return number, accepted
 
     def _ask(self, operation: bytes, body: bytes) -> bytes:
         if self._socket is None:
-            raise TrustformerError("the conversation with the enclave has been ended")
+            raise self._ended
         # Whoever sends the service a longer frame is cut off, and this connection carries all clients' requests.
         limit = min(self._limits[operation], MAX_BODY)
         if len(body) > limit:
@@ -105,16 +107,70 @@ class EnclaveConnection:
                 "it was not passed to the enclave; send what the terms describe",
             )
         try:
-            self._socket.sendall(struct.pack(">I", len(body) + 1) + operation)
-            self._socket.sendall(body)
-            (length,) = struct.unpack(">I", _receive(self._socket, 4))
-            reply = _receive(self._socket, length)
+            status, reply = converse(self._socket, operation, body, self._replies[operation])
         except (OSError, EOFError):
             self._disconnect()
-            raise EnclaveLostError(self._lost(), "clients say hello again") from None
-        if reply[:1] == b"\0":
-            return bytes(memoryview(reply)[1:])
-        raise read_error(bytes(memoryview(reply)[1:]))
+            try:
+                said = self._lost()
+            except TrustformerError as error:
+                self._ended = error  # whoever asks next is told the same
+                raise
+            raise EnclaveLostError(said, "clients say hello again") from None
+        except NoEnclaveError as error:
+            self._disconnect()
+            self._ended = error
+            raise
+        if status == b"\0":
+            return reply
+        raise read_error(reply)
+
+
+class NoEnclaveError(TrustformerError):
+    """What answers does not do so as an enclave does."""
+
+
+def converse(connection: socket.socket, operation: bytes, body: bytes, limit: int) -> tuple[bytes, bytes]:
+    """Send one request; return status and body of the reply.
+
+    Raises:
+        OSError, EOFError: the connection is gone.
+        NoEnclaveError: the reply is empty, longer than `limit`, or of no known status.
+    """
+    connection.sendall(struct.pack(">I", len(body) + 1) + operation)
+    connection.sendall(body)
+    (length,) = struct.unpack(">I", _receive(connection, 4))
+    if not 1 <= length <= limit + 1:
+        raise NoEnclaveError(f"what answers is no enclave of this project: a reply of {length:,} bytes", LOOK)
+    reply = memoryview(_receive(connection, length))
+    if reply[0] > 1:
+        raise NoEnclaveError(f"what answers is no enclave of this project: a reply of status {reply[0]}", LOOK)
+    return bytes(reply[:1]), bytes(reply[1:])
+
+
+def terms_of(connection: socket.socket) -> bytes:
+    """Digest of the terms that the enclave at the other end was started with; raises as `converse`."""
+    status, reply = converse(connection, service.STATUS, b"", MAX_MESSAGE)
+    try:
+        if status == b"\0":
+            return _read_status(reply)[1]
+    except MessageError:
+        pass
+    raise NoEnclaveError("what answers is no enclave of this project, or of another version", LOOK)
+
+
+def _read_status(reply: bytes) -> tuple[int, bytes, tuple[str, ...]]:
+    reader = Reader(reply, "status")
+    number, terms, accepted = reader.integer(), reader.bytes32(), []
+    while reader.more():
+        accepted.append(reader.text())
+    return number, terms, tuple(accepted)
+
+
+def _reply_limits(config: RunConfig) -> dict[bytes, int]:
+    """Largest reply in bytes to each operation; an error's may be a `MAX_MESSAGE`."""
+    limits = dict.fromkeys(_NAMES, 4 * MAX_MESSAGE)
+    answer = sealed_length(len(Aggregate(0, b"").to_bytes()) + body_size(config.answer))
+    return limits | {service.CLOSE: 4 * MAX_MESSAGE + answer}
 
 
 def _receive(connection: socket.socket, length: int) -> bytearray:

@@ -4,12 +4,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from trustformer.attestation.collateral import INTEL, cached, load
-from trustformer.errors import TrustformerError
+from trustformer.attestation.collateral import INTEL, cached, check_service, load
+from trustformer.attestation.files import write_atomic
+from trustformer.errors import ConfigError, TrustformerError
 
 _RETRY_SECONDS = 30.0
 """A service that failed is not asked again before: asking holds up every client's messages, a minute at most."""
@@ -20,29 +19,38 @@ class CollateralSource:
 
     Args:
         source: `intel`, the URL of a PCCS, or a file; a relative one is in `folder`.
-        folder: of the host; what was fetched is kept in `collateral` there until it expires.
-        note: shows one line, whenever there is none to be had.
+        folder: of the host. What was fetched is kept in `collateral` there and renewed a week before it expires; beside
+            it `quote.bin`, the last quote that collateral was wanted for.
+
+    Raises:
+        ConfigError: the source is none of the three, or a file without valid collateral.
     """
 
-    def __init__(self, source: str, folder: Path, note: Callable[[str], None]) -> None:
-        self._source, self._folder, self._note = source, folder, note
+    def __init__(self, source: str, folder: Path) -> None:
+        self._source, self._cache = source, folder / "collateral"
+        self._file = folder / source if source != INTEL and "://" not in source else None
         self._failed: tuple[float, TrustformerError] | None = None
+        if self._file is None:
+            check_service(source)
+        else:
+            self._load(self._file)
 
     def __call__(self, quote: bytes) -> bytes:
         """Return collateral; raises `TrustformerError`, again without asking where that was a moment ago."""
+        if self._file is not None:
+            return self._load(self._file)
         if self._failed is not None and time.monotonic() < self._failed[0]:
             raise self._failed[1]
         try:
-            return self._get(quote, int(time.time()))
+            write_atomic(self._cache / "quote.bin", quote)
+            return cached(self._cache, quote, self._source, now=int(time.time()))
         except TrustformerError as error:
-            hint = f" ({error.hint})" if error.hint else ""
-            self._note(f"no collateral for the enclave's quote: {error.message}{hint}")
-            self._failed = time.monotonic() + _RETRY_SECONDS, error
-            raise
+            wrapped = TrustformerError(f"no collateral for the enclave's quote: {error.message}", error.hint)
+            self._failed = time.monotonic() + _RETRY_SECONDS, wrapped
+            raise wrapped from error
 
-    def _get(self, quote: bytes, now: int) -> bytes:
-        if self._source != INTEL and not urlsplit(self._source).netloc:
-            return load(self._folder / self._source, now=now)
-        cache = self._folder / "collateral"
-        cache.mkdir(exist_ok=True)
-        return cached(cache, quote, self._source, now=now)
+    def _load(self, file: Path) -> bytes:
+        try:
+            return load(file, now=int(time.time()))
+        except TrustformerError as error:
+            raise ConfigError(f"the collateral of host.toml, {file}: {error.message}", error.hint) from error

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -39,11 +40,11 @@ def serve(folder: Path, reporter: Reporter) -> None:
     clients = tuple(client for client, _ in terms.roster)
     nodes = {client: folder / "nodes" / f"{client}.pub" for client in clients}
     with directory.locked():
+        collateral = CollateralSource(settings.collateral, folder)
         superlink = SuperLink(folder / "superlink", settings.listen, folder / "tls", nodes)
-        enclave = _enclave(folder, terms, settings)
+        enclave = _enclave(folder, terms, settings, reporter.note)
         try:
             ledger = Ledger(folder / "ledger.jsonl")
-            collateral = CollateralSource(settings.collateral, folder, reporter.note)
             host = Host(enclave, folder / "released", ledger, collateral=collateral)
             record = Record(directory, clients, ledger)
             reporter.note(
@@ -74,9 +75,9 @@ def serve(folder: Path, reporter: Reporter) -> None:
             enclave.stop()
 
 
-def _enclave(folder: Path, terms: RunConfig, settings: HostConfig) -> EnclaveConnection:
+def _enclave(folder: Path, terms: RunConfig, settings: HostConfig, note: Callable[[str], None]) -> EnclaveConnection:
     if settings.enclave:
-        return AttachedEnclave(terms, settings.enclave)
+        return AttachedEnclave(terms, settings.enclave, restarts=settings.restarts, note=note)
     if terms.provider != SimulatedAttester.kind:
         raise ConfigError(
             f"clients agreed on an enclave with {terms.provider} evidence, which serve cannot start",

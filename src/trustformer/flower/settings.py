@@ -50,7 +50,7 @@ class HostConfig(_File, frozen=True, forbid_unknown_fields=True, kw_only=True):
         deadline: seconds one try at a round may take; then it is closed with those who are there, or tried again.
         attempts: tries at a round before `serve` gives up and says who is missing.
         probe: seconds of silence after which a client is asked whether it has begun anew.
-        restarts: how often a dead SuperLink is started again, and a dead enclave that `serve` started.
+        restarts: how often a dead SuperLink is started again, and how many deaths of the enclave are borne.
         enclave: address of an enclave that is started by somebody else, such as Gramine; empty: `serve` starts one.
         collateral: for quotes that come without: `intel`, the URL of a PCCS, or a file beside this one.
     """

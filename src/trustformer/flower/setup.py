@@ -15,7 +15,7 @@ from pathlib import Path
 
 from safetensors.numpy import save_file
 
-from trustformer.attestation.dcap import INTEL_ROOT_SHA256
+from trustformer.attestation import dcap
 from trustformer.attestation.gramine import GramineAttester
 from trustformer.attestation.policy import Policy
 from trustformer.attestation.simulated import SimulatedAttester
@@ -87,7 +87,7 @@ def init_federation(
 def _hardware_policy(path: Path) -> bytes:
     """The file's bytes, if it accepts an enclave on Intel's hardware and a copy of it does so elsewhere."""
     policy = Policy.load(path)
-    if INTEL_ROOT_SHA256 not in policy.pins or policy.roots:
+    if dcap.INTEL_ROOT_SHA256 not in policy.pins or policy.roots:
         raise ConfigError(
             f"{path} does not name enclaves by Intel's root alone",
             "leave root_ca_sha256 and root_ca_files out: the root comes with the collateral",
@@ -129,7 +129,9 @@ def _write(
         f"trustformer serve {final / 'host'}",
         {client: f"trustformer join {final / _name(client)}" for client in prepared.clients},
     )
-    RunDirectory(at).write("README.md", _readme(commands, address, host.enclave).encode())
+    where = host.enclave or "the address that `enclave` in `host/host.toml` gives (none yet)"
+    notes = _SIMULATED if policy is None else _HARDWARE.format(where)
+    RunDirectory(at).write("README.md", _readme(commands, address, notes).encode())
     return commands
 
 
@@ -184,7 +186,7 @@ _HARDWARE = """\
 """
 
 
-def _readme(commands: Commands, address: str, enclave: str) -> str:
+def _readme(commands: Commands, address: str, notes: str) -> str:
     joins = "\n".join(f"    {command}" for command in commands.join.values())
     return f"""\
 # A federation of {len(commands.join)} clients
@@ -207,4 +209,4 @@ Before you use it between machines:
   `node.toml`). What is there now is that client's part of the corpus this federation was made with.
 - Clients connect to {address}. Firewall that port to the clients' addresses: Flower's Control API is on it
   too and asks for no credential, so whoever reaches it can start and stop runs (docs/deploy-flower.md).
-{_HARDWARE.format(enclave) if enclave else _SIMULATED}"""
+{notes}"""

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from trustformer.errors import EnclaveLostError, ProtocolError, TrustformerError
+from trustformer.errors import EnclaveLostError, MessageError, ProtocolError, SealError, TrustformerError
 from trustformer.federation.host import Host, Link
 from trustformer.flower.parcel import MAX_ANSWER, Parcel
 from trustformer.flower.post import Post
@@ -82,6 +82,7 @@ class Switchboard:
         self._limit = host.limit
         self._nodes_at = 0.0
         self._idle = POLL[0]
+        self._complaint = ""
         self.seen: set[str] = set()
         """Clients that have been online since serve began."""
 
@@ -183,10 +184,14 @@ class Switchboard:
             else:
                 body = line.link.sync(parcel.body, parcel.after, manifests_only=parcel.note == "manifests")
             answer = Parcel("answer", call=parcel.call, body=body)
-        except TrustformerError as error:
-            if isinstance(error, EnclaveLostError):
-                self._note(error.message)
+        except (ProtocolError, SealError, MessageError) as error:
             answer = _error(error, parcel.call)
+        except TrustformerError as error:  # nothing a client did or can mend: it asks again
+            if error.message != self._complaint or isinstance(error, EnclaveLostError):
+                self._note(f"{error.message} ({error.hint})" if error.hint else error.message)
+            self._complaint = error.message
+            lost = isinstance(error, EnclaveLostError)
+            answer = _error(error if lost else ProtocolError(error.message, error.hint), parcel.call)
         self._send(line, answer)
 
     # ---- the dense common model, from one client to another ----

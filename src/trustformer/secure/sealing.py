@@ -107,20 +107,15 @@ def _nonce(counter: int, last: bool) -> bytes:
     return bytes(7) + struct.pack(">IB", counter, last)
 
 
-def encrypt_at_rest(storage_key: bytes, payload: bytes, label: str) -> bytes:
-    """Encrypt state under a key derived for this one write (HKDF-SHA256 with a random salt)."""
-    return b"".join(chunks_at_rest(storage_key, payload, label))
-
-
 def chunks_at_rest(storage_key: bytes, payload: bytes, label: str) -> Iterator[bytes]:
-    """Yield the bytes of `encrypt_at_rest` a chunk at a time, so that no second copy of the state is held."""
+    """Encrypt state under a key derived for this one write (HKDF-SHA256 with a random salt), a chunk at a time."""
     salt = os.urandom(32)
     yield salt
     yield from _chunks(_derive(storage_key, salt, label), payload)
 
 
 def decrypt_at_rest(storage_key: bytes, data: bytes, label: str) -> bytes:
-    """Open what `encrypt_at_rest` wrote under the same key and label; raises `SealError`."""
+    """Open what `chunks_at_rest` gave under the same key and label; raises `SealError`."""
     sealed = len(data) - 32
     chunks = -(-sealed // (CHUNK + _TAG))
     length = sealed - _TAG * chunks
