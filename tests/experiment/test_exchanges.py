@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from trustformer.enclave.config import RunConfig
 from trustformer.training import LocalTrainer
 
 PARTITION = ["method.variant=partition", "method.ratio=0.5"]
@@ -53,3 +54,18 @@ def test_a_turn_after_every_training_is_federated_averaging(
         assert abs(ours["common"] - theirs["common"]) < 1e-3
         assert abs(ours["0"] - theirs["0"]) < 1e-3
     assert start - whole[-1]["common"] > 0.02
+
+
+def test_carry_is_in_the_terms_up_to_the_last_training_and_in_the_signature(
+    tiny_run: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    results = {
+        carry: tiny_run(tmp_path / carry, f"method.carry={carry}", "method.closing_exchanges=2")
+        for carry in ("1", "0.25")
+    }
+    terms = {carry: RunConfig.from_bytes((tmp_path / carry / "terms.bin").read_bytes()) for carry in results}
+    assert (terms["1"].trained, terms["1"].carry_ppm) == (0, 1_000_000)
+    assert (terms["0.25"].rounds, terms["0.25"].trained, terms["0.25"].carry_ppm) == (4, 2, 250_000)
+    assert "|carry:0.25|" in results["0.25"]["signature"]
+    assert "carry" not in results["1"]["signature"]
+    assert results["1"]["common_digest"] != results["0.25"]["common_digest"]

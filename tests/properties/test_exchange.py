@@ -169,6 +169,21 @@ def test_weighted_mean_plus_residual_is_unchanged_by_an_exchange(
         assert_close(after, before, FIXED + 16 * EPS * largest(before))
 
 
+def test_what_is_left_of_the_residual_after_training_is_conserved(folder: Path) -> None:
+    """With `carry` c: Σ p_i W_i + c s before an exchange after training, c = 1 before one without."""
+    start = start_weights(3)
+    run = Federation(folder, codebook_codec(start), start, trained=2, carry_ppm=250_000)
+    members = list(run.members.values())
+    for number in range(1, 4):
+        if number <= 2:
+            train(members, number)
+        faded = {name: values * (0.25 if number <= 2 else 1) for name, values in run.residual.items()}
+        assert (largest(run.residual) > 0) == (number > 1)
+        before = conserved(members, 1.0, faded)
+        run.exchange(["a", "b", "c"])
+        assert_close(conserved(members, 1.0, run.residual), before, FIXED + 16 * EPS * largest(before))
+
+
 @pytest.mark.parametrize("kind", CODECS)
 def test_weighted_mean_plus_residual_is_unchanged_for_changing_cohorts(folder: Path, kind: str) -> None:
     start = start_weights(4)

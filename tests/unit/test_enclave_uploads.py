@@ -488,6 +488,7 @@ def test_terms_come_back_and_their_digest_covers_every_one(tmp_path: Path) -> No
         *({"run_id": bytes(16)}, {"provider": "gramine-dcap"}, {"experiment": bytes([1] * 32)}),
         *({"common_digest": bytes(32)}, {"roster": terms.roster[:2]}, {"min_clients": 1}),
         *({"max_share_ppm": 500_000}, {"rounds": 19}, {"seed": 4}, {"upload": layout}, {"answer": layout}),
+        *({"trained": 1, "carry_ppm": 0}, {"trained": 2, "carry_ppm": 0}, {"trained": 1, "carry_ppm": 1}),
     ]
     assert len({terms.digest, *(replace(terms, **change).digest for change in changes)}) == len(changes) + 1
 
@@ -512,11 +513,13 @@ KEYS = [bytes([index]) * 32 for index in range(4)]
         {"answer": dense_layout(specs_of(start_weights(0, {"w": (10, 12), "v": (10, 8), "b": (9,)})))},
         {"answer": dense_layout(specs_of(start_weights(0, {"x": (12, 10), "v": (10, 8), "b": (9,)})))},
         {"upload": dense_layout([])},
+        {"trained": 1},
+        {"trained": 10_000, "carry_ppm": 0},
     ],
     ids=[
         *("no client", "unsorted", "a client twice", "a key twice", "a short key", "too long", "no minimum"),
         *("more than there are", "small share", "share over one", "a tensor less", "transposed", "another name"),
-        "nothing up",
+        *("nothing up", "nothing fades", "trained after the end"),
     ],
 )
 def test_terms_under_which_a_run_could_not_be_safe_are_refused(tmp_path: Path, change: dict[str, Any]) -> None:

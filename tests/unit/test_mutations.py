@@ -42,7 +42,7 @@ from trustformer.enclave.protocol import (
 )
 from trustformer.enclave.state import State
 from trustformer.errors import MessageError, ProtocolError, SealError
-from trustformer.message import Aggregate, Codebook, Layout, TensorSpec, Update
+from trustformer.message import Aggregate, Codebook, Layout, TensorSpec, Update, enc
 from trustformer.secure.identity import Identity
 from trustformer.secure.sealing import WRAP_SIZE, RecipientKey
 from trustformer.vq import body_size, decode, encode
@@ -152,12 +152,16 @@ def test_flags_are_zero_or_one() -> None:
         Manifest.from_bytes(data[:-8] + (2).to_bytes(8, "big"))
 
 
-def test_damaged_terms_end_in_typed_errors() -> None:
+@pytest.mark.parametrize("fading", [{}, {"trained": 3, "carry_ppm": 500_000}, {"trained": 9, "carry_ppm": 0}])
+def test_damaged_terms_end_in_typed_errors(fading: dict[str, int]) -> None:
     start = start_weights()
     keys = {client: Identity.generate().public for client in "ab"}
     layout = codebook_layout([TensorSpec(name, values.shape) for name, values in start.items()], 4, 8)
     roster = tuple(sorted(keys.items()))
-    terms = RunConfig(ID16, "simulated", B32, B32, roster, 2, 600_000, 9, 1, layout, layout)
+    terms = RunConfig(ID16, "simulated", B32, B32, roster, 2, 600_000, 9, 1, layout, layout, **fading)
+    assert RunConfig.from_bytes(terms.to_bytes()) == terms
+    with pytest.raises((MessageError, ProtocolError)):
+        RunConfig.from_bytes(terms.to_bytes() + enc(0, 1_000_000))  # says in other bytes what they say already
     for altered in mutations(terms.to_bytes(), 2000, seed=2):
         try:
             read = RunConfig.from_bytes(altered)

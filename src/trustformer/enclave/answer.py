@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the mean of a round to its answer: ē = E'(u) with u = mean + s, and the new s = u - decode(ē)."""
+"""From the mean of a round to its answer: ē = E'(u) with u = mean + c s, and the new s = u - decode(ē)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from trustformer.message import Layout
 from trustformer.vq import MAX_ABS, Array, decode, encode
 
 
-def express(layout: Layout, total: dict[str, Array], residual: bytes, rng: np.random.Generator) -> tuple[bytes, bytes]:
+def express(
+    layout: Layout, total: dict[str, Array], residual: bytes, rng: np.random.Generator, share: float = 1.0
+) -> tuple[bytes, bytes]:
     """Return the answer's body and the new s.
 
     Args:
@@ -18,11 +20,12 @@ def express(layout: Layout, total: dict[str, Array], residual: bytes, rng: np.ra
         total: the mean; it is changed in place.
         residual: s, fp32 tensors in the layout's order; empty for zero. So is the one returned.
         rng: of the answer's k-means.
+        share: c, of s; the rest is given up.
     """
     if residual:
         flat, at = np.frombuffer(residual, np.float32), 0
         for spec in layout.tensors:
-            total[spec.name] += flat[at : at + spec.size].reshape(spec.shape)
+            total[spec.name] += np.float32(share) * flat[at : at + spec.size].reshape(spec.shape)
             at += spec.size
     body, expressed = _encode(layout, total, rng)
     for name in list(expressed):

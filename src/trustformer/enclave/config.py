@@ -40,6 +40,8 @@ class RunConfig:
         max_norm_milli: largest L2 norm of a decoded update, in thousandths; beyond it, the update is refused.
         expected_milli: of `private_mean`: the denominator, clients expected in a cohort, in thousandths.
         noise_micro: of `private_mean`: standard deviation of the noise of each entry of the sum, in millionths.
+        trained: exchanges, from the first, before which clients may have trained; counted only where s fades.
+        carry_ppm: share of s that is left after training, in millionths.
     """
 
     run_id: bytes
@@ -59,6 +61,8 @@ class RunConfig:
     max_norm_milli: int = 1_000_000
     expected_milli: int = 0
     noise_micro: int = 0
+    trained: int = 0
+    carry_ppm: int = 1_000_000
 
     def to_bytes(self) -> bytes:
         """Canonical bytes."""
@@ -69,6 +73,7 @@ class RunConfig:
             *(self.upload.to_bytes(), self.answer.to_bytes()),
             *(self.release, self.rule, self.trim_ppm, self.max_norm_milli),
             *((self.expected_milli, self.noise_micro) if self.rule == "private_mean" else ()),
+            *((self.trained, self.carry_ppm) if self.trained else ()),
         )
 
     @classmethod
@@ -87,19 +92,18 @@ class RunConfig:
         upload, answer = (Layout.from_bytes(reader.raw(limit=2**22)) for _ in range(2))
         release, rule, trim_ppm, max_norm_milli = reader.text(), reader.text(), reader.integer(), reader.integer()
         noised = [reader.integer() for _ in range(2)] if rule == "private_mean" else [0, 0]
+        fading = [reader.integer() for _ in range(2)] if reader.more() else [0, 1_000_000]
         reader.end()
         config = cls(
             *(run_id, provider, experiment, common, tuple(roster)),
             *(min_clients, max_share_ppm, rounds, seed),
             *(upload, answer),
-            release=release,
-            rule=rule,
-            trim_ppm=trim_ppm,
-            max_norm_milli=max_norm_milli,
-            expected_milli=noised[0],
-            noise_micro=noised[1],
+            *(release, rule),
+            *(trim_ppm, max_norm_milli, *noised, *fading),
         )
         config.check()
+        if config.to_bytes() != data:
+            raise ProtocolError("run config: not in its one form")
         return config
 
     @property
@@ -117,9 +121,7 @@ class RunConfig:
         for client, key in self.roster:
             if client == client_id:
                 return key
-        raise ProtocolError(
-            f"client {client_id!r} is not on the roster of this run", "enrolling a client takes a new run"
-        )
+        raise ProtocolError(f"client {client_id!r} is not on the roster of this run", "enrolling one takes a new run")
 
     def check(self) -> None:
         """Refuse terms under which one client's update could be read off the result.
@@ -146,6 +148,8 @@ class RunConfig:
             )
         if not 0 <= self.trim_ppm < 500_000 or self.max_norm_milli < 1:
             raise ProtocolError("trim must be from 0 to less than 0.5, max_norm at least 0.001")
+        if not 0 <= self.trained <= self.rounds or (0 <= self.carry_ppm < 1_000_000) != (self.trained > 0):
+            raise ProtocolError("trained must be from 0 to rounds, and above 0 if and only if carry is below 1")
         if self.rule == "private_mean" and not (self.expected_milli > 0 and 0 <= self.noise_micro <= MAX_NOISE_MICRO):
             raise ProtocolError("a private mean takes a denominator above 0 and noise of at most 1e6")
         upload, answer = ({t.name: t.shape for t in layout.tensors} for layout in (self.upload, self.answer))

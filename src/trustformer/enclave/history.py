@@ -48,9 +48,7 @@ class History:
         if hello.round < ours[0] or (hello.round, hello.manifest_hash) == ours:
             return None
         if hello.round == ours[0]:
-            raise ProtocolError(
-                f"hello: the client holds another history of round {hello.round}", "the host forked this run"
-            )
+            raise ProtocolError(f"hello: the client holds another history of round {hello.round}", "the host forked it")
         newest = max(claim.round for claim in self._claims.values())
         same = Counter(claim.manifest_hash for claim in self._claims.values() if claim.round == newest)
         manifest_hash, count = same.most_common(1)[0]
@@ -85,9 +83,7 @@ class History:
         if any(number > ours[0] for number, _ in claims):
             raise ProtocolError("close: a client has seen a newer round than this boot", "its state was rolled back")
         if claims.count(ours) < self._config.min_clients:
-            raise ProtocolError(
-                f"close: {claims.count(ours)} of {self._config.min_clients} clients needed confirm the state"
-            )
+            raise ProtocolError(f"close: {claims.count(ours)} of {self._config.min_clients} clients needed confirm it")
 
     def advance(self) -> None:
         """This boot has closed a round itself: from now on it knows what is newest."""

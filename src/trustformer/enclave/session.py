@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The enclave's state machine: hello, upload, close, sync.
 
-    u = Σ p_i decode(e_i) + s        ē = E'(u)        s <- u - decode(ē)
+    u = Σ p_i decode(e_i) + c s        ē = E'(u)        s <- u - decode(ē)        c: `carry` after training, else 1
 
 A request from a client is parsed, bounded and checked against its signature before anything else happens. What a
 refusal says never depends on what was inside a sealed update, and a client's refusal never ends a round.
@@ -228,7 +228,8 @@ class Enclave:
     def _combine(self, number: int) -> State:
         config = self._config
         rng = np.random.default_rng([config.seed, number])
-        body, residual = express(config.answer, self._mean.result(), self._state.residual, rng)
+        share = config.carry_ppm / 1e6 if number <= config.trained else 1.0
+        body, residual = express(config.answer, self._mean.result(), self._state.residual, rng, share)
         round_key = new_content_key()
         sealed = encrypt_chunks(round_key, Aggregate(number, body).to_bytes())
         manifest = Manifest(

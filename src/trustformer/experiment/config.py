@@ -34,7 +34,7 @@ _LATER = {
     "clients": ("folders",),
     "model": ("task", "architecture", "freeze", "lora_rank"),
     "train": ("device", "precision"),
-    "method": ("partition", "exchanges", "rho", "blur_weight", "lus_share"),
+    "method": ("partition", "exchanges", "carry", "rho", "blur_weight", "lus_share"),
     "evaluation": ("clients",),
 }
 """Keys that a config's text leaves out at their defaults, so that records from before they came are still its own."""

@@ -109,6 +109,7 @@ def signature(config: Config, prepared: Prepared) -> str:
         size = f"ratio:{method.ratio:g}"
         if method.variant == "codebook":
             size = f"d:{method.block}|K:{method.clusters}|closing:{method.closing_exchanges}"
+            size += f"|carry:{method.carry:g}" if method.carry < 1 else ""
         elif method.variant == "partition":
             size += f"|{method.partition}|closing:{method.closing_exchanges}"
         size += f"|exchanges:{method.exchanges}" if method.exchanges > 1 else ""

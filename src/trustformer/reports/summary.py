@@ -166,7 +166,7 @@ def unit(rows: Sequence[Row]) -> str:
 def label(result: Result) -> str:
     """Full name of a row: the method, and for the centroid exchange its variant and what sets its bytes."""
     parts = dict(part.split(":", 1) for part in result["signature"].split("|") if ":" in part)
-    shown = [f"{key}={parts[key]}" for key in ("d", "K", "ratio", "dp", "eps") if key in parts]
+    shown = [f"{key}={parts[key]}" for key in ("d", "K", "carry", "ratio", "dp", "eps") if key in parts]
     return " ".join([_variant(result), *shown])
 
 
