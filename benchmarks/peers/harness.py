@@ -21,6 +21,7 @@ where it was killed when started again with the same options. `--list` names the
 --parts N           the tensors in N parts of about equal size, another part each exchange
 --decay B           of --feedback error: the residual is multiplied by B before it is used (SparseLoCo: 0.95)
 --momentum M        Nesterov's on ē, with --outer-lr (DiLoCo: 0.9 and 0.7); every party derives it from the answers
+--carry C           what is left of s, what an answer could not express, after training (the project's `method.carry`)
 --keep 2,6,10       write the drifts of these rounds to drifts-N.safetensors before they are exchanged
 """
 
@@ -55,7 +56,7 @@ from trustformer.training import LocalTrainer, OptimizerState
 
 SEALING = {"up": 908, "down": 1287, "chunk": 16, "hello": 11232}
 """Bytes beside a body in `benchmarks/results/multi30k-12/centroid-seed1`: of an exchange, of each MiB, of the first."""
-EXTRAS = {"decay": 1.0, "momentum": 0.0, "outer_lr": 1.0}
+EXTRAS = {"decay": 1.0, "momentum": 0.0, "outer_lr": 1.0, "carry": 1.0}
 """Options that are recorded only where they are not at their defaults."""
 
 
@@ -97,6 +98,7 @@ class Plan:
     decay: float = 1.0
     momentum: float = 0.0
     outer_lr: float = 1.0
+    carry: float = 1.0
 
 
 def sealed(direction: str, bodies: Sequence[int]) -> int:
@@ -171,6 +173,8 @@ def play_round(
     counts = [len(held) for held in examples]
     record: dict[str, Any] = {"round": number, "training": number <= config.rounds, "up": 0, "down": 0, "distance": []}
     if number in plan.at:
+        if number <= config.rounds and plan.carry < 1:
+            state.s = {name: values * np.float32(plan.carry) for name, values in state.s.items()}
         for _ in range(plan.repeat):
             first = state.exchanges == 0
             outcome = exchange(state, counts, plan)

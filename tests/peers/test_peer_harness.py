@@ -36,13 +36,18 @@ def wire(out: Path, direction: str) -> int:
 
 
 @pytest.mark.parametrize(
-    ("codec", "method", "closing"), [("dense", "fedavg", 0), ("codebook:block=8,clusters=16", "centroid", 1)]
+    ("codec", "method", "closing", "carry"),
+    [
+        ("dense", "fedavg", 0, 1.0),
+        ("codebook:block=8,clusters=16", "centroid", 1, 1.0),
+        ("codebook:block=8,clusters=16", "centroid", 1, 0.5),
+    ],
 )
 def test_the_harness_comes_to_the_weights_scores_and_bytes_of_a_run(
-    screen: Screen, tiny_run: Callable[..., Result], tmp_path: Path, codec: str, method: str, closing: int
+    screen: Screen, tiny_run: Callable[..., Result], tmp_path: Path, codec: str, method: str, closing: int, carry: float
 ) -> None:
-    real = tiny_run(tmp_path / "real", f"method.name={method}")
-    mine = screen(codec, closing=closing)
+    real = tiny_run(tmp_path / "real", f"method.name={method}", f"method.carry={carry}")
+    mine = screen(codec, closing=closing, carry=carry)
     assert mine["weights_digest"] == real["weights_digest"]
     for key in ("nll", "bleu", "chrf", "nll_common", "bleu_common"):
         assert mine[key] == pytest.approx(real[key], abs=1e-9)
