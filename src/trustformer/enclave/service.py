@@ -96,14 +96,14 @@ class Service:
     def _serve(self, connection: socket.socket) -> bool:
         """Answer one request; False when the connection is of no further use."""
         try:
-            head = _receive(connection, 5)
+            head = receive(connection, 5)
             (length,), operation = struct.unpack(">I", head[:4]), bytes(head[4:])
             limit = self._limits.get(operation)
             if limit is None or not 1 <= length <= limit + 1:
                 refusal = MessageError(f"frame: {length} bytes of operation {operation!r}, more than allowed here")
                 _reply(connection, b"\1", _error(refusal))
                 return False
-            body = bytes(_receive(connection, length - 1))
+            body = bytes(receive(connection, length - 1))
             try:
                 status, answer = b"\0", self._answer(operation, body)
             except TrustformerError as error:
@@ -156,7 +156,8 @@ def _listen(address: str) -> socket.socket:
     return listener
 
 
-def _receive(connection: socket.socket, length: int) -> bytearray:
+def receive(connection: socket.socket, length: int) -> bytearray:
+    """Read so many bytes; raises `OSError` or `EOFError`."""
     data = bytearray(length)
     view, at = memoryview(data), 0
     while at < length:

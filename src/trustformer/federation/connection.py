@@ -138,10 +138,10 @@ def converse(connection: socket.socket, operation: bytes, body: bytes, limit: in
     """
     connection.sendall(struct.pack(">I", len(body) + 1) + operation)
     connection.sendall(body)
-    (length,) = struct.unpack(">I", _receive(connection, 4))
+    (length,) = struct.unpack(">I", service.receive(connection, 4))
     if not 1 <= length <= limit + 1:
         raise NoEnclaveError(f"what answers is no enclave of this project: a reply of {length:,} bytes", LOOK)
-    reply = memoryview(_receive(connection, length))
+    reply = memoryview(service.receive(connection, length))
     if reply[0] > 1:
         raise NoEnclaveError(f"what answers is no enclave of this project: a reply of status {reply[0]}", LOOK)
     return bytes(reply[:1]), bytes(reply[1:])
@@ -171,17 +171,6 @@ def _reply_limits(config: RunConfig) -> dict[bytes, int]:
     limits = dict.fromkeys(_NAMES, 4 * MAX_MESSAGE)
     answer = sealed_length(len(Aggregate(0, b"").to_bytes()) + body_size(config.answer))
     return limits | {service.CLOSE: 4 * MAX_MESSAGE + answer}
-
-
-def _receive(connection: socket.socket, length: int) -> bytearray:
-    data = bytearray(length)
-    view, at = memoryview(data), 0
-    while at < length:
-        count = connection.recv_into(view[at:])
-        if count == 0:
-            raise EOFError
-        at += count
-    return data
 
 
 def read_error(data: bytes) -> TrustformerError:
