@@ -66,6 +66,10 @@ def test_carry_is_in_the_terms_up_to_the_last_training_and_in_the_signature(
     terms = {carry: RunConfig.from_bytes((tmp_path / carry / "terms.bin").read_bytes()) for carry in results}
     assert (terms["1"].trained, terms["1"].carry_ppm) == (0, 1_000_000)
     assert (terms["0.25"].rounds, terms["0.25"].trained, terms["0.25"].carry_ppm) == (4, 2, 250_000)
+    tiny_run(
+        tmp_path / "paper", "method.carry=0.25", "method.variant=paper", "method.ratio=0.5", "rounds=1"
+    )  # has no s
+    assert RunConfig.from_bytes((tmp_path / "paper" / "terms.bin").read_bytes()).trained == 0
     assert "|carry:0.25|" in results["0.25"]["signature"]
     assert "carry" not in results["1"]["signature"]
     assert results["1"]["common_digest"] != results["0.25"]["common_digest"]

@@ -123,9 +123,10 @@ def make_terms(
         trim_ppm=round(config.enclave.trim * 1e6) if config.enclave.rule == "trimmed_mean" else 0,
         max_norm_milli=round(config.enclave.max_norm * 1e3),
     )
-    if config.method.name == "centroid" and config.method.carry < 1:
-        trained = max(0, rounds - config.method.closing_exchanges)
-        terms = replace(terms, trained=trained, carry_ppm=round(config.method.carry * 1e6))
+    method = config.method
+    if (method.name, method.variant) == ("centroid", "codebook") and method.carry < 1:
+        trained = rounds - method.closing_exchanges
+        terms = replace(terms, trained=trained, carry_ppm=round(method.carry * 1e6))
     if guarantee is not None and config.privacy.mechanism == "enclave":
         norm_milli = math.ceil(config.privacy.clipping_norm * 1e3)
         terms = replace(
