@@ -18,6 +18,7 @@ from process_kit import COMMON, Party, all_files, connect, drift, frame, honest_
 
 import trustformer.secure.sealing as sealing
 from trustformer.enclave import service
+from trustformer.enclave.protocol import SealedUpdate, UploadHeader
 from trustformer.enclave.state import StateStore
 from trustformer.errors import TrustformerError
 from trustformer.federation.host import Host
@@ -143,7 +144,8 @@ def test_53_logs_and_errors_hold_no_secret(party: Party, tapped: Tapped, monkeyp
 def test_45_a_dropped_client_sees_that_it_was_left_out(party: Party, tapped: Tapped) -> None:
     class Dropping(Host):
         def upload(self, request: bytes) -> bytes:
-            if b"c2" in request[:1000]:
+            sealed = SealedUpdate.from_bytes(request, chunk_limit=len(request))
+            if UploadHeader.from_bytes(sealed.header).client_id == "c2":
                 raise OSError("lost on the way")
             return super().upload(request)
 
