@@ -144,6 +144,12 @@ def test_parts_of_a_pass_go_with_one_exchange_a_round() -> None:
         load_config(None, overrides)
 
 
+def test_s_fades_once_a_round() -> None:
+    assert load_config(None, ["method.carry=0.5"]).method.carry == 0.5
+    with pytest.raises(ConfigError, match=r"carry is 0\.5 and method.exchanges 2"):
+        load_config(None, ["method.carry=0.5", "method.exchanges=2"])
+
+
 def test_the_domain_split_of_files_needs_labels() -> None:
     files = [f"data.{name}=x.tsv" for name in ("train", "valid", "test")]
     with pytest.raises(ConfigError, match="labels") as caught:

@@ -163,18 +163,35 @@ def test_what_cannot_be_exchanged_is_said(tmp_path: Path) -> None:
         (MethodConfig(name="ffa_lora"), r"ffa_lora needs model\.lora_rank"),
         (MethodConfig(variant="partition", partition="drift"), "drift needs the first common model"),
         (MethodConfig(variant="partition", partition="history"), "history needs the first common model"),
-        (MethodConfig(block=0), "MethodConfig, block: expected `int` >= 1"),
-        (MethodConfig(clusters=2**17), "MethodConfig, clusters: expected `int` <= 65536"),
-        (MethodConfig(ratio=float("nan")), "MethodConfig, ratio: expected `float` > 0"),
-        (MethodConfig(block=np.int64(8)), "MethodConfig: encoding objects of type numpy.int64 is unsupported"),
-        (MethodConfig(name="sum"), "MethodConfig, name: invalid enum value 'sum'"),
-        ("fedavg", "MethodConfig: expected `object`, got `str`"),
+        (MethodConfig(block=0), "Federation, method.block: expected `int` >= 1"),
+        (MethodConfig(clusters=2**17), "Federation, method.clusters: expected `int` <= 65536"),
+        (MethodConfig(ratio=float("nan")), "Federation, method.ratio: expected `float` > 0"),
+        (MethodConfig(block=np.int64(8)), "Federation: encoding objects of type numpy.int64 is unsupported"),
+        (MethodConfig(name="sum"), "Federation, method.name: invalid enum value 'sum'"),
+        ("fedavg", "Federation, method: expected `object`, got `str`"),
     ],
 )
 def test_a_method_that_could_not_be_kept_to_is_refused(tmp_path: Path, method: Any, said: str) -> None:
     with pytest.raises(ConfigError, match=said) as caught:
         Federation(taggers(2), [1, 1], tmp_path / "a", rounds=1, method=method)
     assert caught.value.hint
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"rounds": 0}, "Federation, rounds: expected `int` >= 1"),
+        ({"seed": -1}, "Federation, seed: expected `int` >= 0"),
+        ({"seed": 2**31}, "Federation, seed: expected `int` <= "),
+        ({"seed": 1.5}, "Federation, seed: expected `int`, got `float`"),
+        ({"max_share": 0.3}, "Federation, clients.max_share: expected `float` >= 0.5"),
+        ({"process": "yes"}, "Federation, enclave.process: expected `bool`, got `str`"),
+    ],
+)
+def test_settings_out_of_bounds_are_refused(tmp_path: Path, settings: Any, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        Federation(taggers(2), [1, 1], tmp_path / "a", **{"rounds": 1, **settings})
     assert not (tmp_path / "a").exists()
 
 

@@ -42,6 +42,11 @@ def _check_parts(config: Config) -> None:
     if passes < 1 < exchanges:
         what = f"train.local_epochs is {passes:g} and method.exchanges {exchanges}"
         raise ConfigError(what, "set method.exchanges to 1, or train whole passes")
+    if config.method.carry < 1 < exchanges:
+        what = (
+            f"method.carry is {config.method.carry:g} and method.exchanges {exchanges}: it would fade in each of them"
+        )
+        raise ConfigError(what, "set one of the two to 1")
 
 
 def _check_data(config: Config) -> None:

@@ -63,16 +63,15 @@ class Federation:
     ) -> None:
         if len(modules) != len(examples) or min(examples, default=0) < 1:
             raise ConfigError(f"{len(modules)} modules and the counts {list(examples)}", "one of each a client, from 1")
-        method = method or MethodConfig()
-        _check(method)
         self._modules, self._patience = list(modules), patience
         config = Config(
             seed=seed,
             rounds=rounds,
             clients=ClientsConfig(count=len(modules), max_share=max_share),
-            method=method,
+            method=method or MethodConfig(),
             enclave=EnclaveConfig(process=process),
         )
+        _check(config)
         directory = RunDirectory(Path(folder))
         directory.path.mkdir(parents=True, exist_ok=True)
         width = len(str(len(modules) - 1))
@@ -136,16 +135,17 @@ class Federation:
             set_weights(module, client.state.weights)
 
 
-def _check(method: MethodConfig) -> None:
+def _check(config: Config) -> None:
     """Refuse what is out of bounds, which a constructor does not check, and what this library cannot keep to."""
     try:
-        msgspec.convert(msgspec.to_builtins(method), MethodConfig)
+        msgspec.convert(msgspec.to_builtins(config), Config)
     except (msgspec.ValidationError, TypeError) as error:
         message, _, key = str(error).partition(" - at `$.")
-        where = f"MethodConfig, {key[:-1]}" if key else "MethodConfig"
+        where = f"Federation, {key[:-1]}" if key else "Federation"
         raise ConfigError(
             f"{where}: {message[:1].lower()}{message[1:]}", "docs/config.md says what it may be"
         ) from None
+    method = config.method
     if method.name in PRIVATE:
         raise ConfigError(
             f"method.name {method.name} clips and noises nothing here: the library has no section privacy",
