@@ -29,7 +29,7 @@ SCORES = {"bleu": "BLEU", "chrf": "chrF", "nll": "NLL", "meteor": "METEOR"} | {
 }
 CORPORA = ("multi30k", "ruen", "ruen_iid")
 """By the prefix of their configs."""
-CHOICES = ("rotating", "turns", "drift", "history", "random")
+CHOICES = ("rotating", "drift", "history", "random")
 
 
 def table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

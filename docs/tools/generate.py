@@ -69,15 +69,16 @@ def results_page() -> str:
     for what, config, places, command in _recorded():
         folders = [BENCHMARKS / place for place in places if (BENCHMARKS / place).is_dir()]
         own = [OWN_PAGES[folder.name] for folder in folders if folder.name in OWN_PAGES]
-        tables = [] if own else _once(line for folder in folders for line in _tables(folder))
+        named = len(folders) > 1
+        tables = [] if own else _once(line for folder in folders for line in _tables(folder, named=named))
         if not tables:
             where = [f"[{page}]({page})" for page in own] or [f"`benchmarks/{place}`" for place in places]
-            others.append(f"| {what} | {', '.join(where)} | `{command}` |")
+            others.append(f"| {what} | {', '.join(where)} | {command} |")
             continue
         files = f"Configs: {config}. " if config else ""
         reports = [folder for folder in folders if (folder / "report.html").is_file()]
         links = [f" [Full report](../{folder.relative_to(ROOT).as_posix()}/report.html)." for folder in reports]
-        lines += ["", f"## {what[0].upper()}{what[1:]}", "", f"{files}Repeat it: `{command}`.{''.join(links)}"]
+        lines += ["", f"## {what[0].upper()}{what[1:]}", "", f"{files}Repeat it: {command}.{''.join(links)}"]
         lines += [part for folder in folders for part in FIGURES.get(folder.name, ())]
         lines += tables
     lines += ["", "## Other measurements", "", "| what | recorded in | command |", "| --- | --- | --- |", *others]
@@ -89,14 +90,15 @@ def _recorded() -> Iterator[tuple[str, str, list[str], str]]:
     for line in (BENCHMARKS / "README.md").read_text("utf-8").splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if len(cells) == 4 and "`" in cells[2]:
-            config, places, command = (re.findall(r"`([^`]+)`", cell) for cell in cells[1:])
-            here = [place if place.startswith("results/") else f"results/{place}" for place in places]
+            config, kept, command = (re.findall(r"`([^`]+)`", cell) for cell in cells[1:])
+            here = [place if place.startswith("results/") else f"results/{place}" for place in kept]
             configs = ", ".join(f"`benchmarks/{name}`" for name in config)
-            yield cells[0], configs, [place for place in here if (BENCHMARKS / place).exists()], command[0]
+            places = [place for place in here if (BENCHMARKS / place).exists()]
+            yield cells[0], configs, places, " and ".join(f"`{line}`" for line in command)
 
 
-def _tables(folder: Path) -> Iterator[str]:
-    """Yield a table for each task and corpus among a folder's runs, and the hardware."""
+def _tables(folder: Path, *, named: bool) -> Iterator[str]:
+    """Yield a table for each task and corpus among a folder's runs, headed by its name if `named`, and the hardware."""
     groups: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
     machines = set()
     for path in sorted(folder.glob("*/result.json")):
@@ -111,7 +113,9 @@ def _tables(folder: Path) -> Iterator[str]:
             machine = json.loads(environment.read_text("utf-8"))
             machines.add(f"{machine['processor']}, {machine['cores']} cores, torch {machine['packages']['torch']}")
     for (task, *_), results in groups.items():
-        yield from ("", f"{title(results)}.", "")
+        counts = sorted({result["rounds"] for result in results})
+        where = f"`{folder.name}`, rounds: {', '.join(map(str, counts))}. " if named else ""
+        yield from ("", f"{where}{title(results)}.", "")
         if task == "translation":
             rows = summarise(results)
             yield from (*_markdown(*visible(rows)), "", note(rows))

@@ -18,6 +18,7 @@ from torch import nn
 
 import trustformer
 from trustformer import library
+from trustformer.enclave.config import RunConfig
 from trustformer.errors import ConfigError
 from trustformer.library import Federation, MethodConfig, TrustformerError
 from trustformer.models.seq2seq import get_weights
@@ -204,6 +205,13 @@ def test_partitions_without_a_past_are_exchanged(tmp_path: Path, choice: Any) ->
         learn(module, index)
     federation.exchange()
     assert federation.rounds == 1
+
+
+@pytest.mark.parametrize("rounds", [1, 3])
+def test_s_fades_in_every_exchange(tmp_path: Path, rounds: int) -> None:
+    Federation(taggers(2), [1, 1], tmp_path, rounds=rounds, method=MethodConfig(carry=0.5))
+    terms = RunConfig.from_bytes((tmp_path / "terms.bin").read_bytes())
+    assert (terms.trained, terms.carry_ppm) == (rounds, 500_000)
 
 
 @pytest.mark.parametrize("method", [FEDAVG, MethodConfig()])

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 from torch import nn
 
 from trustformer.codec.weights import Weights, specs_of
@@ -72,6 +73,8 @@ class Federation:
             enclave=EnclaveConfig(process=process),
         )
         _check(config)
+        # The owner's loop trains before every exchange: none of them is a closing one.
+        config = replace(config, method=replace(config.method, closing_exchanges=0))
         directory = RunDirectory(Path(folder))
         directory.path.mkdir(parents=True, exist_ok=True)
         width = len(str(len(modules) - 1))
