@@ -313,6 +313,22 @@ def test_the_socket_of_a_killed_process_is_taken_over(party: Party, tmp_path: Pa
     assert process.wait(20) == 0
 
 
+def test_a_process_without_file_descriptors_goes_on(serving: tuple[subprocess.Popen[bytes], Path]) -> None:
+    process, path = serving
+    _, most = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+    used = max(int(name.name) for name in Path(f"/proc/{process.pid}/fd").iterdir()) + 1
+    resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (used, most))
+    with connect(path) as refused:
+        refused.sendall(frame(service.STATUS, b""))
+        refused.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            refused.recv(1)
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (most, most))
+        refused.settimeout(20)
+        assert read_reply(refused)[:1] == b"\0"
+    assert status_of(path)[:1] == b"\0"
+
+
 @pytest.mark.parametrize("deaths", [1, 4])
 def test_a_process_killed_as_it_starts_is_started_again(
     party: Party, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deaths: int

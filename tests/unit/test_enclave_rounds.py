@@ -130,6 +130,44 @@ def test_manifests_form_a_chain_that_says_who_took_part(tmp_path: Path) -> None:
         previous = manifest.hash
 
 
+@pytest.mark.parametrize("claim", [b"\xff" * 32, NO_HASH])
+def test_a_hello_after_the_uploads_does_not_change_what_they_started_from(tmp_path: Path, claim: bytes) -> None:
+    """Ties of claims are broken by value: a client that has sent could else make the manifest one nobody can adopt."""
+    run = federation(tmp_path)
+    rounds(run, ["abc"])
+    run.greet("ab")
+    assert run.contribute("ab") == ["accepted"] * 2
+    common = weights_digest(run.members["a"].common)
+    hello(run.enclave, run.members["b"], common_digest=claim)
+    if claim == NO_HASH:
+        hello(run.enclave, run.members["a"], common_digest=claim)
+    run.close()
+    run.adopt("abc")
+    assert run.manifests[2].common_digest == common
+
+
+@pytest.mark.parametrize(
+    ("clients", "needed", "others"), [("abc", 2, 1), ("abc", 3, 2), ("abcde", 4, 3), ("abcdef", 4, 2)]
+)
+def test_a_client_that_is_behind_is_told_a_digest_that_enough_others_vouch_for(
+    tmp_path: Path, clients: str, needed: int, others: int
+) -> None:
+    """Else one client's claim before anybody else's hello would be the common model of whoever takes a dense one."""
+    run = federation(tmp_path, clients, min_clients=needed)
+    rounds(run, [clients])
+    liar, *honest = clients
+    behind = run.members[honest.pop()]
+    behind.round, behind.manifest_hash = 0, NO_HASH
+    planted = b"\xff" * 32
+    hello(run.enclave, run.members[liar], common_digest=planted)
+    assert hello(run.enclave, behind).common_digest == (planted if others == 1 else NO_HASH)
+    for count, client in enumerate(honest, 1):
+        hello(run.enclave, run.members[client])
+        if others > 1:
+            held = weights_digest(run.members[client].common)
+            assert hello(run.enclave, behind).common_digest == (held if count >= others else NO_HASH)
+
+
 def test_manifests_list_the_commitment_of_what_was_sent(tmp_path: Path) -> None:
     run = federation(tmp_path)
     run.greet("ab")

@@ -112,6 +112,14 @@ class RunConfig:
         return -(-2 * len(self.roster) // 3)
 
     @property
+    def vouchers(self) -> int:
+        """Clients that must say they hold a G before one that is behind takes it (none or less: one is enough).
+
+        A round leaves out N - min_clients at most; so many of any min_clients are up to date if no state was lost.
+        """
+        return min(self.min_clients - 1, 2 * self.min_clients - len(self.roster))
+
+    @property
     def digest(self) -> bytes:
         """The run's `cfg`, 32 bytes."""
         return digest(self.to_bytes())

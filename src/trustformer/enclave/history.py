@@ -60,13 +60,14 @@ class History:
         self.acknowledged = {client for client, claim in self._claims.items() if claim.round == newest}
         return newest, manifest_hash
 
-    def common_digest(self, ours: tuple[int, bytes]) -> bytes:
-        """Digest of G that most clients at this position hold; zero while nobody has said."""
+    def common_digest(self, ours: tuple[int, bytes], least: int = 1) -> bytes:
+        """Digest of G that most clients at this position hold; zero while fewer than `least` have said so."""
         if ours[0] == 0:
             return self._config.common_digest
         claims = (c for c in self._claims.values() if c.manifest_hash == ours[1])
         said = Counter(claim.common_digest for claim in claims if claim.common_digest != NO_HASH)
-        return max(said, key=lambda value: (said[value], value)) if said else NO_HASH
+        most = max(said, key=lambda value: (said[value], value), default=NO_HASH)
+        return most if said[most] >= least else NO_HASH
 
     def confirm(self, ours: tuple[int, bytes]) -> None:
         """After a boot nothing new is released before `min_clients` confirm its state and while any has seen more.

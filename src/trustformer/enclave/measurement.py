@@ -12,20 +12,10 @@ from pathlib import Path
 import trustformer
 from trustformer.message import enc
 
+_QUOTES = ("__init__", "errors", "evidence", "gramine", "simulated", "simulated_pki")
 MEASURED = (
-    "__init__.py",
-    "errors.py",
-    "message.py",
-    "aggregation.py",
-    "vq",
-    "secure",
-    "enclave",
-    "attestation/__init__.py",
-    "attestation/errors.py",
-    "attestation/evidence.py",
-    "attestation/gramine.py",
-    "attestation/simulated.py",
-    "attestation/simulated_pki.py",
+    *("__init__.py", "errors.py", "message.py", "aggregation.py", "vq", "secure", "enclave"),
+    *(f"attestation/{name}.py" for name in _QUOTES),
 )
 
 

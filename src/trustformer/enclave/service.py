@@ -31,7 +31,7 @@ HELLO, UPLOAD, CLOSE, SYNC, STATUS = b"H", b"U", b"C", b"S", b"?"
 SMALL = 4096
 """Bound in bytes of every request but an upload."""
 PATIENCE = 30.0
-"""Seconds a frame may take to arrive or to be taken; a silent host must not stop the loop for others."""
+"""Seconds between two pieces of a frame, either way: a silent connection must not stop the loop for others."""
 _FIRST = 6.0
 _TOGETHER = 2**16
 """Bytes of a reply that go with its head: two short writes over TCP wait for each other, 44 ms."""
@@ -76,10 +76,11 @@ class Service:
                     connection = key.fileobj
                     assert isinstance(connection, socket.socket)
                     if connection is self._listener:
-                        accepted = connection.accept()[0]
-                        accepted.settimeout(PATIENCE)
-                        selector.register(accepted, selectors.EVENT_READ)
-                        connections, served = connections + 1, True
+                        with suppress(OSError):  # no file descriptor is left, or the caller is gone again
+                            accepted = connection.accept()[0]
+                            accepted.settimeout(PATIENCE)
+                            selector.register(accepted, selectors.EVENT_READ)
+                            connections, served = connections + 1, True
                     elif not self._serve(connection):
                         selector.unregister(connection)
                         connection.close()
@@ -110,6 +111,8 @@ class Service:
                 status, answer = b"\1", _error(error)
             except Exception as error:
                 # A fault of this program: its text may quote a payload, so only its class is told.
+                if operation == CLOSE and not isinstance(error, OSError):
+                    raise  # the round's sums may be gone: another boot collects them anew
                 print(f"error: {type(error).__name__} in operation {operation!r}", file=sys.stderr, flush=True)
                 status, answer = b"\1", _error(TrustformerError(f"the enclave failed with {type(error).__name__}"))
             _reply(connection, status, answer)

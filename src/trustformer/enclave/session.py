@@ -67,16 +67,15 @@ class Enclave:
         self.boot_id = os.urandom(16)
         self._recipient, self._signer = RecipientKey(), Identity.generate()
         self._payload_length = Update.length(body_size(config.upload))
-        stored = store.load()
-        self._state = stored or State(0, (), b"", None)
-        self._residual_reset = False
+        self._state = store.load() or State(0, (), b"", None)
         self._history = History(config)
-        self._attempt = 1
+        self._residual_reset, self._attempt = False, 1
         self._open_round()
 
     def _open_round(self) -> None:
         self._combined: State | None = None  # combined, but not stored yet: the sums are given up by then
         self._accepted: dict[str, tuple[bytes, bytes]] = {}  # client -> (ciphertext digest, commitment)
+        self._common = b""  # digest of the G that all of them started from
         config, norm = self._config, self._config.max_norm_milli / 1e3
         self._mean: WeightedMean | TrimmedMean
         if config.rule == "trimmed_mean":
@@ -110,8 +109,7 @@ class Enclave:
             ProtocolError: another run; not on the roster; or the client holds a history that this boot does not
                 have and too few others confirm (yet).
         """
-        body, _ = split_signed(request, "hello")
-        hello = Hello.from_bytes(body)
+        hello = Hello.from_bytes(split_signed(request, "hello")[0])
         if hello.run_id != self._config.run_id:
             raise ProtocolError("hello: belongs to another run")
         signed_body(request, self._config.key_of(hello.client_id), "hello")
@@ -128,7 +126,7 @@ class Enclave:
             round=self._state.round,
             attempt=self._attempt,
             manifest_hash=self._position[1],
-            common_digest=self._history.common_digest(self._position),
+            common_digest=self._history.common_digest(self._position, self._config.vouchers),
             nonce=hello.nonce,
         )
         return enc(sign(welcome.to_bytes(), self._signer), evidence)
@@ -182,12 +180,13 @@ class Enclave:
             update = self._open(header, upload)
             if known is not None:
                 return "accepted" if known[1] == update.commitment else "duplicate"
-            if update.round != header.round or update.common_digest != self._history.common_digest(self._position):
+            common = self._common or self._history.common_digest(self._position)
+            if update.round != header.round or update.common_digest != common:
                 return "refused"
             self._mean.add(update.num_examples, update.body)
         except (MessageError, SealError):
             return "refused"
-        self._accepted[header.client_id] = (upload_digest, update.commitment)
+        self._accepted[header.client_id], self._common = (upload_digest, update.commitment), common
         return "accepted"
 
     def _open(self, header: UploadHeader, upload: SealedUpdate) -> Update:
@@ -239,7 +238,7 @@ class Enclave:
             round=number,
             attempt=self._attempt,
             previous=self._position[1],
-            common_digest=self._history.common_digest(self._position),
+            common_digest=self._common,
             uploads=tuple((client, self._accepted[client][1]) for client in sorted(self._accepted)),
             aggregate_digest=digest(sealed),
             residual_reset=self._residual_reset,
@@ -260,8 +259,7 @@ class Enclave:
             ProtocolError: another run or boot, or a history that is not this run's.
             RoundsGoneError: the keys are no longer here.
         """
-        body, _ = split_signed(request, "sync")
-        ask = Sync.from_bytes(body)
+        ask = Sync.from_bytes(split_signed(request, "sync")[0])
         signed_body(request, self._config.key_of(ask.client_id), "sync")
         if (ask.run_id, ask.boot_id) != (self._config.run_id, self.boot_id):
             raise ProtocolError("sync: belongs to another run or boot", "say hello again")

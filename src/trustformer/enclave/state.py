@@ -9,6 +9,7 @@ back; clients notice that, since they hold the newest manifest hash.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,3 +102,7 @@ class StateStore:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, self._path)
+        with suppress(OSError):  # not every file system of a library OS syncs folders
+            folder = os.open(self._path.parent, os.O_RDONLY)
+            os.fsync(folder)
+            os.close(folder)

@@ -251,9 +251,11 @@ class Client:
         """Take the dense common model from another client and start from it.
 
         Raises:
-            ProtocolError: the sponsor's model is not the one most clients hold.
+            ProtocolError: the sponsor's model is not the one most clients hold, or too few have said what that is.
         """
         welcome = self.channel.hello(self._standing)
+        if welcome.common_digest == NO_HASH:
+            raise ProtocolError("too few clients have said yet which common model they hold", "it is tried again")
         request = CommonRequest.new(self.channel, welcome.round)
         reply = self.channel.link.ask_common(request.signed, sponsor.share_common)
         common = CommonReply.open(reply, request, sponsor.id, self.channel.config, self.state.common)
