@@ -8,13 +8,14 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
-from pki import END, NOW, START, Pki
+from pki import END, NOW, START, Pki, raw_signature
 
 from trustformer.attestation import collateral, errors
 from trustformer.attestation.evidence import Evidence
@@ -76,16 +77,18 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def pccs(pki: Pki) -> Iterator[Pccs]:
-    # signed texts travel without spaces: a service answers with the exact bytes that were signed
-    info, identity = (json.dumps(json.loads(text), separators=(",", ":")) for text in pki.statements())
-    from pki import raw_signature
-
+def served(pki: Pki, end: datetime = END) -> bytes:
+    """Collateral as a service has it: texts without spaces, in the exact bytes that were signed."""
+    info, identity = (json.dumps(json.loads(text), separators=(",", ":")) for text in pki.statements(end=end))
     fields = {"tcb_info": info, "tcb_info_signature": raw_signature(pki.signer.key, info.encode()).hex()}
     signature = raw_signature(pki.signer.key, identity.encode()).hex()
     fields |= {"qe_identity": identity, "qe_identity_signature": signature}
-    server = Pccs(pki.collateral(fields=fields), pki.fmspc)
+    return pki.collateral(fields=fields)
+
+
+@pytest.fixture
+def pccs(pki: Pki) -> Iterator[Pccs]:
+    server = Pccs(served(pki), pki.fmspc)
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     yield server
     server.shutdown()
@@ -136,6 +139,24 @@ def test_the_cache_serves_until_it_expires(pccs: Pccs, pki: Pki, tmp_path: Path)
     (tmp_path / name).write_bytes(b"half of")
     assert collateral.cached(tmp_path, pki.quote(), pccs.url, now=NOW) == first
     assert len(pccs.asked) == 3 * asked
+    assert collateral.cached(tmp_path, pki.quote(), pccs.url, now=end - 100, renew=False) == first
+    assert len(pccs.asked) == 3 * asked
+
+
+def test_a_service_with_an_older_answer_does_not_replace_what_is_still_valid(
+    pccs: Pccs, pki: Pki, tmp_path: Path
+) -> None:
+    """A PCCS may serve what it cached long ago."""
+    end = int(END.timestamp())
+    first = collateral.cached(tmp_path, pki.quote(), pccs.url, now=NOW)
+    (name,) = os.listdir(tmp_path)
+    for days in (1, 8):  # before `END`: valid for less long, and expired
+        pccs.collateral = json.loads(served(pki, END - timedelta(days)))
+        assert collateral.cached(tmp_path, pki.quote(), pccs.url, now=end - 6 * 86_400) == first
+        assert (tmp_path / name).read_bytes() == first
+    with pytest.raises(errors.Expired):
+        collateral.cached(tmp_path / "new", pki.quote(), pccs.url, now=end - 6 * 86_400)
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_service_that_is_silent(pki: Pki, monkeypatch: pytest.MonkeyPatch) -> None:

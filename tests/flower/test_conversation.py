@@ -74,6 +74,23 @@ def test_a_silent_host_is_asked_less_and_less_often_up_to_the_pace(
     assert max(pauses) == pauses[-1] == pace * conversation.POLL[1]
 
 
+def test_a_client_whose_part_is_done_waits_as_long_as_the_superlink_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pauses: list[float]
+) -> None:
+    """Others may train for hours; what ends it is a SuperLink that is gone."""
+    node, patience = _node(tmp_path, "127.0.0.1:1"), 100.0
+
+    def receive() -> None:
+        if sum(pauses) > 10 * patience:
+            raise LostError("gone")
+
+    monkeypatch.setattr(node, "receive", receive)
+    monkeypatch.setattr(node, "connect", receive)
+    with pytest.raises(LostError, match="gone"):
+        Conversation(node, patience, print).command()
+    assert 10 * patience < sum(pauses) < 11 * patience + 2
+
+
 def test_a_port_that_is_taken_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trustformer.flower.superlink._PORT_SECONDS", 0.2)
     make_tls(tmp_path / "tls", ["127.0.0.1"])

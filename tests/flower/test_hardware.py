@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from wire import Threaded, Wire
 
 from pseudo_files import answering
 from trustformer.attestation import dcap
+from trustformer.attestation.collateral import cache_name, save, window
 from trustformer.attestation.policy import Policy
 from trustformer.attestation.simulated import COLLATERAL, SimulatedAttester
 from trustformer.cli import main
@@ -161,6 +163,30 @@ def test_a_service_that_fails_is_left_alone_for_a_while_and_the_quote_is_kept(
     for _ in range(2):
         with pytest.raises(TrustformerError):
             again(quote)
+    assert len(asked) == 3 * once
+
+
+def test_collateral_that_should_be_renewed_is_asked_for_seldom(
+    tmp_path: Path,
+    quote_and_collateral: tuple[bytes, bytes],
+    refusing: tuple[str, list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    quote, data = quote_and_collateral
+    url, asked = refusing
+    save(tmp_path / "collateral" / cache_name(quote), data)
+    monkeypatch.setattr(
+        collateral, "time", SimpleNamespace(time=lambda: window(data).not_after - 100, monotonic=time.monotonic)
+    )
+    source = CollateralSource(url, tmp_path)
+    assert source(quote) == data
+    once = len(asked)
+    assert once > 0
+    assert [source(quote) for _ in range(5)] == [data] * 5
+    assert len(asked) == once
+    monkeypatch.setattr(collateral, "_RETRY_SECONDS", 0.0)
+    later = CollateralSource(url, tmp_path)
+    assert [later(quote) for _ in range(2)] == [data] * 2
     assert len(asked) == 3 * once
 
 

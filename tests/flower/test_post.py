@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -32,6 +33,13 @@ class Store:
         self.objects: dict[str, bytes] = {}
         self.confirmed: list[str] = []
         self.requests = 0
+        self.mail: list[Packed] = []
+
+    def PullMessages(self, request: Any) -> Any:  # noqa: N802
+        """Each once, as Flower does."""
+        out = [one for one in self.mail if one.proto.metadata.reply_to_message_id in request.message_ids]
+        self.mail = [one for one in self.mail if one not in out]
+        return SimpleNamespace(messages_list=[one.proto for one in out], message_object_trees=[one.tree for one in out])
 
     def PushObject(self, request: Any) -> Any:  # noqa: N802
         self.requests += 1
@@ -40,8 +48,8 @@ class Store:
 
     def PullObject(self, request: Any) -> Any:  # noqa: N802
         self.requests += 1
-        content = self.objects[request.object_id]
-        return SimpleNamespace(object_found=True, object_available=True, object_content=content)
+        content = self.objects.get(request.object_id)
+        return SimpleNamespace(object_found=True, object_available=content is not None, object_content=content)
 
     def ConfirmMessageReceived(self, request: Any) -> Any:  # noqa: N802
         self.requests += 1
@@ -150,11 +158,36 @@ def test_what_flower_cannot_read_fails_its_sender_and_not_the_host() -> None:
         unpack(store, Node(node_id=2), packed.proto, list_only)
     long = _hostile([bytes(1001)], store)
     long.proto.metadata.reply_to_message_id = packed.proto.metadata.reply_to_message_id = "asked"
-    store.PullMessages = lambda request: SimpleNamespace(  # type: ignore[attr-defined]
-        messages_list=[packed.proto, long.proto], message_object_trees=[list_only, long.tree]
-    )
+    store.mail = [replace(packed, tree=list_only), long]
     failed = Parcel("failed", note="MessageError")
     assert Post(store, 1).replies({"asked": 1000}) == [("asked", failed)] * 2  # type: ignore[arg-type]
+
+
+def test_a_reply_whose_objects_have_not_come_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flower hands out a reply before its objects are there: its sender may be slow, or no more."""
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr("trustformer.flower.post.time", SimpleNamespace(monotonic=lambda: clock.now))
+    store, parcel = Store(), Parcel("upload", body=os.urandom(2 * CHUNK))
+    slow = Packed.of(_message(parcel.to_record()))
+    dead = Packed.of(_message(Parcel("upload", body=os.urandom(2 * CHUNK)).to_record()))
+    quick = Packed.of(_message(Parcel("done").to_record()))
+    for to, packed in (("slow", slow), ("dead", dead), ("quick", quick)):
+        packed.proto.metadata.reply_to_message_id = to
+    store.mail = [slow, dead, quick]
+    post, sent = Post(store, 1), dict.fromkeys(("slow", "dead", "quick"), 3 * CHUNK)  # type: ignore[arg-type]
+    assert post.replies(sent) == [("quick", Parcel("done"))]
+    del sent["quick"]
+    for _ in range(3):
+        clock.now += 10.0
+        assert post.replies(sent) == []
+    slow.push(store, Node(node_id=2), 1, "session", list(slow.objects))  # type: ignore[arg-type]
+    assert post.replies(sent) == []  # not looked for yet
+    clock.now += 10.0
+    assert post.replies(sent) == [("slow", parcel)]
+    del sent["slow"]
+    clock.now += 3600.0
+    assert post.replies(sent) == [("dead", None)]
+    assert post.replies({}) == []
 
 
 def test_what_is_no_parcel_is_refused_by_name() -> None:

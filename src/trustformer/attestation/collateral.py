@@ -129,23 +129,29 @@ def load(path: Path, *, now: int | None = None) -> bytes:
     return data
 
 
-def cached(folder: Path, quote: bytes, service: str, *, now: int) -> bytes:
+def cached(folder: Path, quote: bytes, service: str, *, now: int, renew: bool = True) -> bytes:
     """Return the collateral of this quote's platform: fetched, unless what is cached holds for a week after `now`.
 
-    Where the service fails and what is cached is still valid, that is returned.
+    Where the service fails, or has nothing that holds longer, and what is cached is still valid, that is returned; with
+    `renew` False at once.
 
     Raises:
         BadQuote, TrustformerError, BadCollateral: as `fetch`.
+        Expired, NotYetValid: what the service has is not valid at `now`.
     """
     path = folder / cache_name(quote)
     held = _held(path, now)
-    if held is not None and now + RENEW_SECONDS < window(held).not_after:
+    if held is not None and (not renew or now + RENEW_SECONDS < window(held).not_after):
         return held
     try:
         data = fetch(quote, service)
+        for refusal in dates(parse_collateral(data).dated(), now):
+            raise refusal
     except TrustformerError:
         if held is None:
             raise
+        return held
+    if held is not None and window(data).not_after <= window(held).not_after:
         return held
     save(path, data)
     return data

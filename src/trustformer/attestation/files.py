@@ -23,6 +23,20 @@ def read_bounded(path: Path, limit: int, what: str) -> bytes:
         raise ConfigError(f"{path}: cannot read {what}: {error.strerror}") from error
 
 
+def put(temporary: Path, path: Path) -> None:
+    """Put a file that was written and synced in another's place; after a power cut too one of the two is there.
+
+    Raises:
+        OSError: it cannot be done.
+    """
+    os.replace(temporary, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
 def write_atomic(path: Path, data: bytes) -> None:
     """Replace a file: after a crash it is the old one or the new one, never a part.
 
@@ -38,12 +52,7 @@ def write_atomic(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        put(Path(temporary), path)
     except OSError as error:
         if temporary and os.path.exists(temporary):
             os.unlink(temporary)

@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from trustformer.attestation.files import put
 from trustformer.errors import ConfigError, TrustformerError
 
 
@@ -95,7 +96,7 @@ class RunDirectory:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, target)
+            put(temporary, target)
         except OSError as error:
             temporary.unlink(missing_ok=True)
             raise TrustformerError(

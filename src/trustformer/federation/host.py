@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from trustformer.attestation.files import put
 from trustformer.enclave.protocol import MAX_MESSAGE, Sync, split_signed
 from trustformer.enclave.session import Enclave
 from trustformer.errors import MessageError, RoundsGoneError
@@ -78,7 +79,7 @@ class Host:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, self._path(number))
+        put(temporary, self._path(number))
 
     def _path(self, number: int) -> Path:
         return self._folder / f"round-{number:05d}.sealed"

@@ -12,6 +12,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from trustformer.attestation.files import put
 from trustformer.codec.weights import Weights
 from trustformer.errors import TrustformerError
 from trustformer.message import Update
@@ -89,7 +90,7 @@ class ClientStore:
             save_file(dict(_entries(state)), temporary, meta)
             with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
-            os.replace(temporary, self.path)
+            put(temporary, self.path)
         except (SafetensorError, OSError) as error:
             temporary.unlink(missing_ok=True)
             raise TrustformerError(

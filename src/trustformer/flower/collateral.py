@@ -11,7 +11,7 @@ from trustformer.attestation.files import write_atomic
 from trustformer.errors import ConfigError, TrustformerError
 
 _RETRY_SECONDS = 30.0
-"""A service that failed is not asked again before: asking holds up every client's messages, a minute at most."""
+"""A service is not asked again before: asking holds up every client's messages, a minute at most."""
 
 
 class CollateralSource:
@@ -30,6 +30,7 @@ class CollateralSource:
         self._source, self._cache = source, folder / "collateral"
         self._file = folder / source if source != INTEL and "://" not in source else None
         self._failed: tuple[float, TrustformerError] | None = None
+        self._renew_at = 0.0
         if self._file is None:
             check_service(source)
         else:
@@ -41,9 +42,13 @@ class CollateralSource:
             return self._load(self._file)
         if self._failed is not None and time.monotonic() < self._failed[0]:
             raise self._failed[1]
+        renew = time.monotonic() >= self._renew_at
         try:
             write_atomic(self._cache / "quote.bin", quote)
-            return cached(self._cache, quote, self._source, now=int(time.time()))
+            data = cached(self._cache, quote, self._source, now=int(time.time()), renew=renew)
+            if renew:
+                self._renew_at = time.monotonic() + _RETRY_SECONDS
+            return data
         except TrustformerError as error:
             wrapped = TrustformerError(f"no collateral for the enclave's quote: {error.message}", error.hint)
             self._failed = time.monotonic() + _RETRY_SECONDS, wrapped

@@ -28,6 +28,10 @@ _SILENT = 3.0
 COMMANDS = ("take part", "finish", "sponsor")
 
 
+class _SilentError(LostError):
+    """The SuperLink answers, and has had nothing from the host for as long as one waits for an answer."""
+
+
 class SupersededError(TrustformerError):
     """The host has gone on to something else: what this client was doing no longer matters."""
 
@@ -65,12 +69,16 @@ class Conversation:
         while True:
             try:
                 message = self._wait(self._patience)
+                heard = time.monotonic()
                 self._open, self._command = message, _parcel(message)
                 if self._command.kind in COMMANDS:
                     return self._command
                 self._busy()
+                heard = time.monotonic()
             except BundleError as error:
                 self._note(f"refused: {error.message}")
+            except _SilentError:  # this client's part is done, and others are still at theirs
+                heard = time.monotonic()
             except LostError as error:
                 self._reconnect(error, heard)
                 heard = time.monotonic()
@@ -156,7 +164,7 @@ class Conversation:
                 return message
             time.sleep(pause)
             pause = min(1.4 * pause, self._idle)
-        raise LostError(f"the host has said nothing for {seconds:,.0f} s")
+        raise _SilentError(f"the host has said nothing for {seconds:,.0f} s")
 
     def _busy(self) -> None:
         self._reply(Parcel("busy"))

@@ -7,6 +7,7 @@ to end. One that fits travels within its message instead, in three.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -33,6 +34,7 @@ from flwr.supercore.inflatable.inflatable_protobuf_utils import (
 )
 from flwr.supercore.inflatable.inflatable_utils import (
     ObjectPullError,
+    ObjectUnavailableError,
     pull_and_inflate_object_from_tree,
     push_objects,
 )
@@ -44,6 +46,14 @@ from trustformer.flower.parcel import CHUNK, MAX_CHUNKS, Parcel
 _AROUND = 4096
 """Most bytes around a chunk in its object. The object that lists all chunks of the longest parcel is shorter too."""
 _OBJECTS = 2  # the message and its list of records
+_LOOK_AGAIN = (0.1, 5.0)
+"""Seconds until the host looks again for objects of a reply that are not there yet: at first, and after many looks."""
+_ARRIVES_WITHIN = 3600.0
+"""Seconds after which a reply whose objects have not come is given up."""
+
+
+class IncompleteError(Exception):
+    """A message has come, but not all of its objects."""
 
 
 class End(Protocol):
@@ -85,15 +95,23 @@ class Packed:
 
 
 def unpack(
-    end: End, node: NodeProto, proto: MessageProto, tree: ObjectTree, limit: int = MAX_CHUNKS * CHUNK
+    end: End,
+    node: NodeProto,
+    proto: MessageProto,
+    tree: ObjectTree,
+    limit: int = MAX_CHUNKS * CHUNK,
+    *,
+    wait: bool = True,
 ) -> Message:
     """The message with its content, a parcel with a body of at most `limit` bytes.
 
     Objects are counted before any is pulled. How long one is, Flower says only with the whole of it: each is measured
     as it comes, and no further ones are pulled after one that is too long. What travels within its message has come
-    with it. A message that is refused is confirmed all the same: the SuperLink need not keep it.
+    with it. A message that is refused is confirmed all the same: the SuperLink need not keep it. Flower hands out a
+    message before its objects have come: they are waited for, unless `wait` is False.
 
     Raises:
+        IncompleteError: an object has not come yet, and `wait` is False.
         ObjectPullError: a part is missing.
         MessageError: more or longer objects than such a parcel has, or something that Flower cannot read.
         httpx.HTTPError: the SuperLink does not answer.
@@ -103,7 +121,12 @@ def unpack(
     pull = make_pull_object_fn_protobuf(end.PullObject, node, run_id)
 
     def measured(object_id: str) -> bytes:
-        content: bytes = pull(object_id)
+        try:
+            content: bytes = pull(object_id)
+        except ObjectUnavailableError:
+            if wait:
+                raise
+            raise IncompleteError from None
         _bound("an object", len(content), CHUNK + _AROUND, "bytes")
         return content
 
@@ -116,7 +139,7 @@ def unpack(
             most = max(1, -(-limit // CHUNK)) + _OBJECTS
             _bound("content", sum(1 for _ in iterate_object_tree(tree)), most, "objects")
             message = pull_and_inflate_object_from_tree(tree, measured, confirm, return_type=Message)
-    except (httpx.HTTPError, ObjectPullError):
+    except (httpx.HTTPError, ObjectPullError, IncompleteError):
         raise
     except MessageError:
         confirm(tree.object_id)
@@ -139,6 +162,22 @@ def parcel_of(message: Message, limit: int = MAX_CHUNKS * CHUNK) -> Parcel:
     return Parcel.from_record(message.content, limit)
 
 
+@dataclass(eq=False)
+class _Arriving:
+    """A reply that has been handed out, and when its objects are looked for."""
+
+    proto: MessageProto
+    tree: ObjectTree
+    since: float
+    again: float = 0.0
+    pause: float = _LOOK_AGAIN[0]
+
+    @property
+    def to(self) -> str:
+        """Id of the message it replies to."""
+        return str(self.proto.metadata.reply_to_message_id)
+
+
 class Post:
     """The host's end: reaches the nodes of one run.
 
@@ -150,6 +189,7 @@ class Post:
     def __init__(self, client: RuntimeHttpClient, run_id: int) -> None:
         self._client, self._run_id = client, run_id
         self._node = NodeProto(node_id=SUPERLINK_NODE_ID)
+        self._arriving: list[_Arriving] = []
 
     def nodes(self) -> set[int]:
         """Ids of the nodes that are online."""
@@ -169,20 +209,35 @@ class Post:
     def replies(self, sent: Mapping[str, int]) -> list[tuple[str, Parcel | None]]:
         """What has come in reply to messages, by id; None where the node is gone or the message too old.
 
+        A reply whose objects are still on their way, from a slow client or one that is no more, holds up no other.
+
         Args:
             sent: id of each message, and the most bytes of a reply's body. What is longer, or cannot be read, comes as
                 `failed`.
         """
-        answer = self._client.PullMessages(PullAppMessagesRequest(message_ids=list(sent)))
+        self._arriving = [one for one in self._arriving if one.to in sent]
+        known = {one.to for one in self._arriving}  # Flower hands out a reply once
+        if unknown := [to for to in sent if to not in known]:
+            answer = self._client.PullMessages(PullAppMessagesRequest(message_ids=unknown))
+            new = zip(answer.messages_list, answer.message_object_trees, strict=True)
+            self._arriving += [_Arriving(proto, tree, time.monotonic()) for proto, tree in new]
         found: list[tuple[str, Parcel | None]] = []
-        for proto, tree in zip(answer.messages_list, answer.message_object_trees, strict=True):
-            to = proto.metadata.reply_to_message_id
-            found.append((to, self._open(proto, tree, sent.get(to, 0))))
+        for one in list(self._arriving):
+            if (now := time.monotonic()) < one.again:
+                continue
+            try:
+                found.append((one.to, self._open(one, sent.get(one.to, 0))))
+            except IncompleteError:
+                one.again, one.pause = now + one.pause, min(2 * one.pause, _LOOK_AGAIN[1])
+                if now - one.since < _ARRIVES_WITHIN:
+                    continue
+                found.append((one.to, None))
+            self._arriving.remove(one)
         return found
 
-    def _open(self, proto: MessageProto, tree: ObjectTree, limit: int) -> Parcel | None:
+    def _open(self, one: _Arriving, limit: int) -> Parcel | None:
         try:
-            message = unpack(self._client, self._node, proto, tree, limit)
+            message = unpack(self._client, self._node, one.proto, one.tree, limit, wait=False)
             return None if message.has_error() else parcel_of(message, limit)
         except ObjectPullError:
             return None

@@ -106,6 +106,7 @@ class Relay:
         if attempt >= self._settings.attempts:
             raise TrustformerError(f"round {number}: {why}, {attempt} times", hint)
         self._note(f"round {number}: {why}; try {attempt + 1} of {self._settings.attempts}")
+        self._board.renew()
         return attempt + 1
 
     def _gather(self, number: int, earliest: float, deadline: float, started: float) -> bool:

@@ -35,7 +35,7 @@ from trustformer.flower.superlink import bundle_hash, make_bundle
 from trustformer.methods import Codec
 from trustformer.secure.identity import Identity
 
-_LOOPBACK = ("127.0.0.1", "localhost")
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 @dataclass(frozen=True)

@@ -110,10 +110,11 @@ class SuperLink:
 
     def __init__(self, folder: Path, address: str, tls: Path, nodes: Mapping[str, Path]) -> None:
         self._folder, self._tls, self._nodes = folder, tls, nodes
-        self._host, _, port = address.rpartition(":")
-        self._port = int(port)
+        host, _, port = address.rpartition(":")
+        self._host, self._port = host.strip("[]"), int(port)
         self._ca = (tls / "ca.crt").read_bytes()
-        self._local = f"127.0.0.1:{port}"
+        near = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._host, self._host)
+        self._local = f"[{near}]:{port}" if ":" in near else f"{near}:{port}"
         self._secret = secrets.token_bytes(32)
         self._process: subprocess.Popen[bytes] | None = None
         self.clients: dict[int, str] = {}
@@ -158,11 +159,11 @@ class SuperLink:
 
     def _wait_for_port(self) -> None:
         """The SuperLink of a `serve` that was killed a moment ago ends a little later than that."""
-        deadline, host = time.monotonic() + _PORT_SECONDS, self._host.strip("[]")
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        deadline = time.monotonic() + _PORT_SECONDS
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
         while True:
             try:
-                socket.create_server((host, self._port), family=family).close()
+                socket.create_server((self._host, self._port), family=family).close()
                 return
             except OSError as error:
                 if time.monotonic() > deadline:

@@ -23,6 +23,8 @@ POLL = (0.02, 0.3)
 _NODES_EVERY = 1.0
 _RETRY = (0.2, 10.0)
 """Seconds until a client that failed is asked again: at first, and after many times."""
+_SPONSOR = 600.0
+"""Seconds a sponsor has to share the common model. Its answer may be lost without a sign; then another one is asked."""
 
 
 @dataclass
@@ -53,6 +55,17 @@ class Line:
     out: str = ""
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """Who wants the common model, in which of its calls and with what request; who was asked for it, and when."""
+
+    line: Line
+    call: int
+    request: bytes
+    sponsor: Line
+    at: float
+
+
 class Switchboard:
     """All lines of one run.
 
@@ -78,7 +91,8 @@ class Switchboard:
         self._post, self._probe, self._record, self._note = post, probe, record, note
         self.lines = [Line(node, client, host.link(client)) for node, client in clients.items()]
         """One a client, in the order of registration."""
-        self._asked: dict[str, tuple[Line, int, bytes]] = {}  # message to a sponsor -> who asked, its call, the request
+        self._asked: dict[str, _Asked] = {}  # by the message to the sponsor
+        self._turn = 0
         self._limit = host.limit
         self._nodes_at = 0.0
         self._idle = POLL[0]
@@ -102,6 +116,7 @@ class Switchboard:
         if now >= self._nodes_at:
             self._nodes_at = now + _NODES_EVERY
             self._look(self._post.nodes())
+            self._give_up(now)
         for line in self.lines:
             if not line.online or line.client in done or line.out or now < line.retry:
                 continue
@@ -203,16 +218,25 @@ class Switchboard:
             error = ProtocolError("no client that is up to date is free to share the common model", "it is tried again")
             self._send(line, _error(error, parcel.call))
             return
-        sent = self._send(current[0], Parcel("sponsor", body=parcel.body))
-        self._asked[sent] = (line, parcel.call, parcel.body)
+        sponsor = current[self._turn % len(current)]
+        sent = self._send(sponsor, Parcel("sponsor", body=parcel.body))
+        self._asked[sent] = _Asked(line, parcel.call, parcel.body, sponsor, time.monotonic())
+
+    def _give_up(self, now: float) -> None:
+        for sent, asked in list(self._asked.items()):
+            if now - asked.at > _SPONSOR:
+                asked.sponsor.waiting.remove(sent)
+                self._sponsored(sent, asked.sponsor, Parcel("failed"))
 
     def _sponsored(self, sent: str, sponsor: Line, parcel: Parcel) -> None:
-        line, call, request = self._asked.pop(sent)
+        asked = self._asked.pop(sent)
+        line, call = asked.line, asked.call
         if parcel.kind != "done":
+            self._turn += 1
             error = ProtocolError(f"client {sponsor.client} could not share the common model", "it is tried again")
             self._send(line, _error(error, call))
             return
-        reply = line.link.ask_common(request, lambda _: sponsor.link.answer_common(parcel.body))
+        reply = line.link.ask_common(asked.request, lambda _: sponsor.link.answer_common(parcel.body))
         self._send(line, Parcel("answer", call=call, body=enc(sponsor.client, reply)))
 
 
