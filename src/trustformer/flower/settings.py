@@ -76,7 +76,7 @@ class NodeConfig(_File, frozen=True, forbid_unknown_fields=True, kw_only=True):
         state: where weights, optimizer and residual are kept between messages.
         model: where the finished model is written.
         policy: what may read this client's updates.
-        patience: seconds without a sign of the host after which `join` gives up.
+        patience: seconds without a sign of the SuperLink, or without an answer, after which `join` gives up.
         identity, node_key, ca, terms, config, tokenizer, start: files that `init-federation` wrote.
     """
 
