@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import stat
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -41,6 +42,13 @@ def tear_file(path: str | Path) -> None:
     os.truncate(path, os.path.getsize(path) // 2)
 
 
+def tear_open(descriptor: int) -> None:
+    """The same of a file that is open; a folder is not written in halves."""
+    status = os.fstat(descriptor)
+    if stat.S_ISREG(status.st_mode):
+        os.ftruncate(descriptor, status.st_size // 2)
+
+
 TARGETS: dict[str, tuple[Any, str]] = {
     "fsync": (os, "fsync"),
     "replace": (os, "replace"),
@@ -61,7 +69,7 @@ TARGETS: dict[str, tuple[Any, str]] = {
 }
 # What is torn, from the arguments of the call; done before an fsync and after all others.
 TEARS: dict[str, Tear] = {
-    "fsync": lambda arguments: os.ftruncate(arguments[0], os.fstat(arguments[0]).st_size // 2),
+    "fsync": lambda arguments: tear_open(arguments[0]),
     "safetensors": lambda arguments: tear_file(arguments[1]),
     "ledger": lambda arguments: os.truncate(arguments[0]._path, os.path.getsize(arguments[0]._path) - 7),
     "write_bytes": lambda arguments: tear_file(arguments[0]),
