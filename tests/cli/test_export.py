@@ -213,7 +213,7 @@ def test_the_card_says_what_it_is(cli: Cli, finished: Path, tmp_path: Path) -> N
     common, client = ((tmp_path / name / "README.md").read_text("utf-8") for name in ("common", "client"))
     assert common.startswith("---\nlibrary_name: transformers\n")
     for part in (
-        result["signature"],
+        f"\n\nRun: `{result['signature']}`\n",
         result["sacrebleu_signature"],
         f"{result['bytes_up_per_client_round']:,.0f}, sealed",
         "| BLEU | chrF | NLL |",

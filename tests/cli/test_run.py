@@ -8,6 +8,7 @@ import os
 import re
 import resource
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -62,7 +63,66 @@ def test_a_finished_run_is_not_overwritten(finished: Path, cli: Cli) -> None:
 def test_another_config_cannot_go_on_with_it(finished: Path, cli: Cli) -> None:
     code, _, err = cli("run", *arguments_of(finished), "--set", "rounds=3", "--resume", "--out", finished)
     assert code == 2
-    assert is_error(err, "another config", "--out")
+    assert is_error(err, "another config: rounds is 2 there, 3 here", "--out")
+
+
+def test_an_override_is_held_against_the_runs_own_config(finished: Path, cli: Cli) -> None:
+    code, out, err = cli("run", "--set", "rounds=2", "--resume", "--json", "--out", finished)
+    assert (code, json.loads(out)["rounds"]) == (0, 2)
+    code, _, err = cli("run", *(f"--set={key}=9" for key in ("rounds", "seed", "train.warmup_steps")), "--set",
+                       "method.block=9", "--resume", "--out", finished)  # fmt: skip
+    assert code == 2
+    assert is_error(err, "rounds is 2 there, 9 here", "train.warmup_steps", "; and 1 more")
+
+
+def test_a_run_that_is_not_there_is_not_gone_on_with(cli: Cli, tmp_path: Path) -> None:
+    code, _, err = cli("run", "--resume", "--out", tmp_path / "typo")
+    assert code == 2
+    assert is_error(err, "typo holds no run to go on with")
+    assert not (tmp_path / "typo").exists()
+
+
+def test_an_interrupt_before_anything_is_saved_says_so(
+    cli: Cli, sets: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("trustformer.cli.run.run_with_progress", interrupted)
+    code, _, err = cli("run", *sets, "--out", tmp_path / "run")
+    assert code == 130
+    assert "before anything was saved" in err
+
+
+@pytest.mark.parametrize("name", ["result.json", "rounds.jsonl", "config.toml"])
+@pytest.mark.parametrize("verb", ["run", "inspect", "gain", "export", "report"])
+def test_a_damaged_file_of_a_run_is_named(finished: Path, cli: Cli, tmp_path: Path, verb: str, name: str) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    path = run / name
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2] + b'"{')
+    arguments = {
+        "run": ["--out", run, "--resume"],
+        "export": [run, "--to", tmp_path / "to"],
+        "report": [run, "--out", tmp_path / "to.html"],
+    }.get(verb, [run])
+    code, _, err = cli(verb, *arguments)
+    assert "Traceback" not in err
+    if code:
+        assert is_error(err, name)
+
+
+def test_a_fault_of_the_program_is_one_line_and_says_how_to_see_more(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr("trustformer.cli.run.run_with_progress", fails)
+    code, _, err = cli("run", "--out", tmp_path / "a b")
+    assert code == 1
+    assert is_error(err, "ZeroDivisionError: by zero", f"trustformer --debug run --out '{tmp_path / 'a b'}'")
+    code, _, err = cli("--debug", "run", "--out", tmp_path / "a b")
+    assert "Traceback" in err
 
 
 @pytest.mark.parametrize(
@@ -74,6 +134,8 @@ def test_another_config_cannot_go_on_with_it(finished: Path, cli: Cli) -> None:
         (["--set", "method.name=magic"], ["method.name", "magic", "centroid, fedavg, local, centralized"]),
         (["--set", "rounds"], ["KEY=VALUE", "--set rounds=12"]),
         (["--resume"], ["--resume needs --out"]),
+        (["--set", "privacy.epsilon=1"], ["privacy.epsilon is 1", "privacy.mechanism"]),
+        (["--set", "data.train=train.tsv"], ["data.train is set", "--set data.source=tsv"]),
         (["nowhere.toml"], ["nowhere.toml", "cannot be read"]),
     ],
 )

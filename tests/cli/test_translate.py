@@ -123,6 +123,18 @@ def test_input_that_is_not_utf_8_is_an_error(cli: Cli, finished: Path) -> None:
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+def test_locales_that_let_any_byte_pass_change_nothing(finished: Path, locale: str) -> None:
+    command = [sys.executable, "-m", "trustformer", "translate", str(finished)]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("LC_", "LANG", "PYTHON"))}
+    done = subprocess.run(
+        command, input=b"bad \xff\xfe\n", capture_output=True, check=False, env=environment | {"LC_ALL": locale}
+    )
+    assert done.returncode == 1
+    assert b"error: the input is not UTF-8" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
 def test_a_reader_that_goes_away_is_no_crash(finished: Path) -> None:
     """The mini model is in the folder, so that a process of its own can load it."""
     command = f"{sys.executable} -m trustformer translate {finished} --beams 1 | head -n 1"

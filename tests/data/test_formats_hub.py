@@ -136,7 +136,7 @@ def test_without_the_library_a_hint_says_what_to_install(monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ConfigError, match="not installed") as caught:
         open_hub("wmt19", "ru-en")
-    assert "trustformer[hf]" in caught.value.hint
+    assert ".[hf]" in caught.value.hint
 
 
 def test_rows_of_other_columns() -> None:

@@ -37,7 +37,7 @@ NOT_RUN = {
     "make paper-scores PAPER=DIR BERT=DIR": "needs packages and a model of other people's",
     "make paper-page": "writes a page into the working tree, from what make paper left",
     "make wheel-check": NETWORK,
-    "pip install 'trustformer[flower]'": NETWORK,
+    "pip install -e '.[flower]'": NETWORK,
     "trustformer init-federation fed --clients 3": DEPLOYED,
     "trustformer serve fed/host": DEPLOYED,
     "trustformer join fed/client-0": DEPLOYED,

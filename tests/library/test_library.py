@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import re
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from torch import nn
 import trustformer
 from trustformer import library
 from trustformer.enclave.config import RunConfig
-from trustformer.errors import ConfigError
+from trustformer.errors import ConfigError, ProtocolError
 from trustformer.library import Federation, MethodConfig, TrustformerError
 from trustformer.models.seq2seq import get_weights
 from trustformer.training.device import share
@@ -145,7 +146,7 @@ def test_what_cannot_be_exchanged_is_said(tmp_path: Path) -> None:
     scalar = nn.Module()
     scalar.register_parameter("scale", nn.Parameter(torch.tensor(1.0)))
     with pytest.raises(ConfigError, match="'scale' has no dimension"):
-        Federation([scalar, scalar], [1, 1], tmp_path / "d", rounds=1)
+        Federation([scalar, copy.deepcopy(scalar)], [1, 1], tmp_path / "d", rounds=1)
     frozen = nn.Linear(2, 2).requires_grad_(False)
     with pytest.raises(ConfigError, match="nothing to train"):
         Federation([frozen], [1], tmp_path / "e", rounds=1)
@@ -205,6 +206,23 @@ def test_partitions_without_a_past_are_exchanged(tmp_path: Path, choice: Any) ->
         learn(module, index)
     federation.exchange()
     assert federation.rounds == 1
+
+
+def test_no_exchange_is_made_beyond_those_of_the_terms(tmp_path: Path) -> None:
+    federation = Federation(taggers(2), [1, 1], tmp_path / "a", rounds=1)
+    federation.exchange()
+    for again in (federation, Federation(taggers(2), [1, 1], tmp_path / "a", rounds=1)):
+        with pytest.raises(ProtocolError, match="all 1 exchanges that the terms allow are done"):
+            again.exchange()
+
+
+def test_a_module_of_two_clients_and_a_folder_that_is_a_file_are_refused(tmp_path: Path) -> None:
+    module = nn.Linear(2, 2)
+    with pytest.raises(ConfigError, match="one module stands for two clients"):
+        Federation([module, module], [1, 1], tmp_path / "a", rounds=1)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ConfigError, match="file cannot be made: File exists"):
+        Federation([module], [1], tmp_path / "file", rounds=1)
 
 
 @pytest.mark.parametrize("rounds", [1, 3])

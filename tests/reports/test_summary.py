@@ -4,19 +4,21 @@
 from __future__ import annotations
 
 import json
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from results_kit import DENSE, make_result, write_runs
+from rich.console import Console
 
 from trustformer.reports.collect import collect
 from trustformer.reports.figures import Style
 from trustformer.reports.page import render
 from trustformer.reports.sections import curve_table, learning_curves
 from trustformer.reports.summary import recovered, reference, summarise, unit
-from trustformer.reports.tables import COLUMNS, markdown_table, note
+from trustformer.reports.tables import COLUMNS, markdown_table, note, results_table
 from trustformer.reports.task_tables import columns, rows, task_markdown
 
 RECORDED = Path(__file__).parents[2] / "benchmarks" / "results"
@@ -163,6 +165,24 @@ def test_many_seeds_are_resampled_with_a_seed_of_their_own() -> None:
 def test_names_are_the_shortest_that_differ(results: list[dict[str, Any]]) -> None:
     one_of_each = [r for r in results if r["config"] in ("local", "fedavg", "fine")]
     assert [row.name for row in summarise(one_of_each)] == ["local", "fedavg", "centroid codebook"]
+
+
+def test_a_narrow_terminal_gets_fewer_columns_and_their_notes(results: list[dict[str, Any]]) -> None:
+    results = [{**result, "compression_up_without_embeddings": 9.0, "compression_down_without_embeddings": 9.0}
+               for result in results]  # fmt: skip
+    narrow, wide = (results_table(results, width) for width in (80, 200))
+    heads = [str(column.header) for column in wide.columns]
+    assert {"chrF", "without embeddings", "kB up / down"} <= set(heads)
+    assert "Without embeddings" in str(wide.caption)
+    assert len(narrow.columns) == len(heads) - 2
+    assert "Without embeddings" not in str(narrow.caption)
+    for table, width in ((narrow, 80), (wide, 150)):
+        console = Console(width=width, file=StringIO())
+        console.print(table)
+        assert isinstance(console.file, StringIO)
+        lines = console.file.getvalue().splitlines()
+        assert max(map(len, lines)) <= width
+        assert not any("…" in line for line in lines)
 
 
 def test_the_table_shows_gaps_and_leaves_out_empty_columns(results: list[dict[str, Any]]) -> None:

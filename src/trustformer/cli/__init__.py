@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -40,7 +41,7 @@ examples:
 exit codes: 0 done, 1 failure, 2 usage or config, 3 attestation refused, 130 interrupted (state saved)
 """
 
-_FULL = "free space, then go on: --resume, or the same serve or join"
+_FULL = "free space, then go on: a run with --resume, serve and join by starting them again"
 _HINTS = {errno.ENOSPC: _FULL, errno.EDQUOT: _FULL, errno.EFBIG: _FULL}
 
 
@@ -92,6 +93,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; what was done is saved", file=sys.stderr)
         return 130
+    except Exception as error:  # a damaged file, or a fault of this program
+        what = f"{type(error).__name__}: {error}"
+        hint = f"trustformer --debug {shlex.join(sys.argv[1:] if arguments is None else arguments)} says where"
+        _complain(what, hint, debug=options.debug)
+        return 1
 
 
 def _complain(message: str, hint: str, *, debug: bool) -> None:

@@ -196,6 +196,8 @@ def run_audit(args: argparse.Namespace) -> int:
         print(f"ok    {sentence}")
     for sentence in report.failed:
         print(f"FAIL  {sentence}")
+    for sentence in report.notes:
+        print(f"note  {sentence}")
     return 3 if report.failed else 0
 
 

@@ -79,7 +79,7 @@ def _show(results: list[dict[str, Any]], written: list[Path], runs: list[Path]) 
 
     console = Console()
     if results[0].get("task", "translation") == "translation":
-        console.print(results_table(results))
+        console.print(results_table(results, console.width))
         console.print(samples_table(results, runs))
     else:
         console.print(task_table(results))

@@ -40,11 +40,17 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--policy", type=Path, metavar="FILE", help="the SGX enclave that clients accept; without: a simulated one"
     )
     init.set_defaults(run=_init)
-    for name, what, run in (
-        ("serve", "run the host of a federation: enclave, SuperLink and relay", _serve),
-        ("join", "take part in a federation as one client", _join),
+    for name, folder, what, run in (
+        ("serve", "fed/host", "run the host of a federation: enclave, SuperLink and relay", _serve),
+        ("join", "fed/client-0", "take part in a federation as one client", _join),
     ):
-        verb = verbs.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
+        verb = verbs.add_parser(
+            name,
+            help=what,
+            description=what[0].upper() + what[1:] + ".",
+            epilog=f"example:\n  trustformer {name} {folder}\n\ndocs/deploy-flower.md goes through it step by step.",
+            formatter_class=formatter,
+        )
         verb.add_argument("folder", type=Path, metavar="DIR", help="folder that init-federation wrote")
         verb.set_defaults(run=run)
 

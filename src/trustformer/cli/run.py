@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 _EPILOG = """\
-keys for --set (SECTION.KEY=VALUE), with their defaults, are in docs/config.md; the most used:
+keys for --set (SECTION.KEY=VALUE): all, with their defaults, are in docs/config.md; the most used:
   seed, rounds                          integers
-  data.source                           toy | tsv | tmx | jsonl | text | folder | hf (docs/data.md)
+  data.source                           toy | tsv | tmx | jsonl | text | lines | folder | hf (docs/data.md)
   data.train, data.valid, data.test     FILE.tsv[.gz] with source<TAB>target; also looked up in $TRUSTFORMER_DATA
   data.train_domains, data.test_domains one label a line
   data.limit                            use the first N training pairs
@@ -60,15 +60,19 @@ def _run(options: argparse.Namespace) -> int:
         raise ConfigError("--resume needs --out", "name the run directory to go on with")
     own_data = any(item.startswith("data.source=") and item != "data.source=toy" for item in options.set)
     path = options.config or (None if own_data else QUICKSTART)
-    if options.resume and not options.config and not options.set and (options.out / "config.toml").is_file():
-        path = options.out / "config.toml"
+    if options.resume and not options.config:
+        if (options.out / "config.toml").is_file():
+            path = options.out / "config.toml"
+        elif not options.set:
+            raise ConfigError(f"{options.out} holds no run to go on with", "name it, or start one without --resume")
     config = load_config(path, options.set)
     out = options.out or _new_directory(config.method.name)
     try:
         result = run_with_progress(config, out, resume=options.resume)
     except KeyboardInterrupt:
         if not (out / "config.toml").is_file():
-            raise
+            print("\ninterrupted before anything was saved; the same command starts again", file=sys.stderr)
+            return 130
         command = shlex.join(["trustformer", "run", "--out", str(out), "--resume"])
         print(f"\ninterrupted; state saved. Go on with:\n  {command}", file=sys.stderr)
         return 130
@@ -105,7 +109,7 @@ def _show(result: dict[str, Any], out: Path) -> None:
 
     console = Console()
     translation = result.get("task", "translation") == "translation"
-    console.print(results_table([result]) if translation else task_table([result]))
+    console.print(results_table([result], console.width) if translation else task_table([result]))
     console.print(f"record: {out}", highlight=False)
     console.print(f"signature: {result['signature']}", highlight=False, soft_wrap=True)
     use = (

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import stat
 import sys
@@ -47,6 +48,8 @@ def _run(options: argparse.Namespace) -> int:
     model, tokenizer = load_saved(options.model, options.client)
     if not model.config.is_encoder_decoder:
         raise ConfigError(f"{options.model} does not translate", "trustformer export writes it for transformers")
+    if isinstance(sys.stdin, io.TextIOWrapper):  # in the locales C and C.UTF-8 it would let any byte pass
+        sys.stdin.reconfigure(encoding="utf-8", errors="strict")
     if sys.stdin.isatty():
         print("one sentence a line; end with Ctrl-D", file=sys.stderr)
         size = 1

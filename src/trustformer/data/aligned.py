@@ -53,6 +53,8 @@ def aligned_files(prefix: Path, source: str, target: str) -> tuple[Path, Path]:
     Raises:
         DataError: one of them does not exist.
     """
+    if prefix.is_dir():
+        raise DataError(f"{prefix} is a folder; aligned text is two files", "name them, without the language's ending")
     name = prefix.name.removesuffix(".gz")
     for language in (source, target):
         name = name.removesuffix(f".{language}")

@@ -78,7 +78,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         temporary.replace(folder)  # replaces an empty folder, refuses any other
     except OSError as error:
         raise TrustformerError(
-            f"{folder} cannot be written: {error.strerror}", "free space or choose another"
+            f"{folder} cannot be written: {error.strerror}", "mend that, or choose another folder"
         ) from None
     finally:
         if temporary is not None:
@@ -90,7 +90,7 @@ def check_free(folder: Path) -> None:
     if folder.is_dir() and not any(folder.iterdir()):
         return
     if folder.exists() or folder.is_symlink():
-        raise ConfigError(f"{folder} already exists", "choose another --out, or remove it; nothing is overwritten")
+        raise ConfigError(f"{folder} already exists", "choose another folder, or remove it; nothing is overwritten")
 
 
 def _gzip(text: str) -> bytes:

@@ -34,7 +34,7 @@ def open_hub(name: str, config: str = "") -> dict[str, Any]:
     except ImportError:
         raise ConfigError(
             "data sets of the Hugging Face hub need the library datasets, which is not installed",
-            "pip install 'trustformer[hf]', or convert the data to jsonl",
+            "pip install -e '.[hf]' in the repository's folder, or convert the data to jsonl",
         ) from None
     folder = Path(name)
     saved = any((folder / marker).is_file() for marker in ("dataset_dict.json", "state.json"))

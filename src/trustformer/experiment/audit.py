@@ -39,6 +39,8 @@ class _Line(msgspec.Struct, frozen=True):
     receipt: str
 
 
+_SHOWN = 5
+"""Problems of one check that are told; more of a kind say nothing new."""
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What msgspec raises on foreign JSON; the last where it is nested too deeply."""
 
@@ -49,18 +51,21 @@ class Audit:
 
     Attributes:
         passed: one sentence for each check that held.
-        failed: one sentence for each that did not.
+        failed: one sentence for everything that speaks against a check, after its name.
+        notes: what a reader must know to judge the rest.
     """
 
     passed: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
-    def add(self, what: str, problems: list[str]) -> None:
-        """Record a check with everything that speaks against it."""
-        if problems:
-            self.failed += [f"{what}: {problem}" for problem in problems]
-        else:
-            self.passed.append(what)
+    def add(self, name: str, held: str, problems: list[str]) -> None:
+        """Record a check: what `held`, or the first few of the problems."""
+        self.failed += [f"{name}: {problem}" for problem in problems[:_SHOWN]]
+        if len(problems) > _SHOWN:
+            self.failed.append(f"{name}: and {len(problems) - _SHOWN} more like these")
+        if not problems:
+            self.passed.append(held)
 
 
 @dataclass
@@ -87,6 +92,8 @@ def audit(run: Path, policy: Path | None = None) -> Audit:
         ConfigError: the directory is not a run that exchanges anything, or lacks a file.
         DataError: a file that is damaged as a whole; names it.
     """
+    if not run.is_dir():
+        raise ConfigError(f"{run} does not exist", "give a run directory")
     if not (run / "terms.bin").is_file():
         raise ConfigError(f"{run} holds no exchange to audit", "runs of local and centralized send nothing")
     try:
@@ -94,8 +101,17 @@ def audit(run: Path, policy: Path | None = None) -> Audit:
     except TrustformerError as error:
         raise DataError(f"{run / 'terms.bin'}: {error.message}", "get the file the clients agreed to") from None
     report = Audit()
+    if terms.provider == "simulated":
+        report.notes.append(
+            "SIMULATED ATTESTATION: the quotes prove nothing about hardware, nor about what read the data"
+        )
+    whose = "yours" if policy else "the run's own; --policy FILE takes yours"
+    report.notes.append(f"policy: {policy or run / 'policy.toml'} ({whose})")
     records = _records(run / "attestation.json")
     quotes = _verifications(records, terms, Policy.load(policy or run / "policy.toml"), policy is not None, report)
+    if not quotes.accepted:
+        report.notes.append("rounds and receipts were not checked: no quote vouches for a key they could be signed by")
+        return report
     receipts, unsigned = _signed_receipts(run / "receipts.jsonl", quotes)
     due = terms.rounds
     if not (run / "result.json").is_file():  # not finished
@@ -147,7 +163,7 @@ def _verifications(
             quotes.accepted.add((client, binding["boot_id"]))
             count += 1
     what = f"{count} quotes verify under the policy and are bound to this run, its terms and their client"
-    report.add(what, problems or ([] if count else ["no client has a record of one that it accepted"]))
+    report.add("quotes", what, problems or ([] if count else ["no client has a record of one that it accepted"]))
     return quotes
 
 
@@ -178,7 +194,7 @@ def _manifests(run: Path, terms: RunConfig, quotes: _Quotes, due: int, report: A
         problems.append("there is none")
     elif len(files) < due:
         problems.append(f"of the {due} that clients took part in {due - len(files)} are missing or were not closed")
-    report.add(f"{len(files)} of {terms.rounds} rounds form one chain under attested keys", problems)
+    report.add("rounds", f"{len(files)} of {terms.rounds} rounds form one chain under attested keys", problems)
     return manifests
 
 
@@ -219,4 +235,6 @@ def _receipts(
             problems.append(f"round {number}: no receipt of {', '.join(lacking)}, whose update it combines")
     if not receipts:
         problems.append("there is none")
-    report.add(f"{len(receipts)} receipts are by attested keys, and what they accept was combined", problems)
+    report.add(
+        "receipts", f"{len(receipts)} receipts are by attested keys, and what they accept was combined", problems
+    )

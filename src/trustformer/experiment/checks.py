@@ -64,6 +64,9 @@ def _check_data(config: Config) -> None:
         "text": "PREFIX",
         "folder": "DIR",
     }
+    for name in SPLITS:
+        if data.source == "toy" and getattr(data, name):
+            raise ConfigError(f"data.{name} is set, and data.source is toy, which is built in", "--set data.source=tsv")
     for name in needed:
         if not getattr(data, name):
             hint = f"--set data.{name}={what.get(data.source, 'NAME')}"
@@ -83,6 +86,11 @@ def _check_privacy(config: Config) -> None:
     privacy, clients, name = config.privacy, config.clients, config.method.name
     if name in PRIVATE and not privacy.client_level:
         raise ConfigError(f"method.name {name} needs noise", "--set privacy.mechanism=enclave")
+    if privacy.mechanism == "none" and privacy.epsilon:
+        raise ConfigError(
+            f"privacy.epsilon is {privacy.epsilon:g}, and privacy.mechanism none: nothing would be noised",
+            "--set privacy.mechanism=enclave, client or records (docs/privacy-baselines.md)",
+        )
     if not privacy.client_level:
         return
     if clients.cohorts:

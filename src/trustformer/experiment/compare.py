@@ -42,8 +42,9 @@ class Job:
 
     @property
     def rounds(self) -> int:
-        """Exchanges of the rounds; closing exchanges come on top."""
-        return self.config.rounds * self.config.method.exchanges
+        """Lines its record will have: rounds, with every exchange and those at the end where the method has any."""
+        method, rounds = self.config.method, self.config.rounds
+        return rounds * method.exchanges + method.closing_exchanges if method.name == "centroid" else rounds
 
     @property
     def log(self) -> Path:
@@ -124,9 +125,11 @@ def execute(jobs: Sequence[Job], parallel: int, reporter: Reporter) -> list[dict
                     reporter.note(f"{job.name}: FAILED, see {job.log}")
                 else:
                     headline = result["metrics"][0]
-                    reporter.note(f"{job.name}: {headline} {result[headline]:.4g} after {result['seconds']:,.0f} s")
+                    reporter.note(
+                        f"{job.name}: {headline} {result[headline]:.4g}, {result['seconds']:,.0f} s in rounds"
+                    )
             for job in running:
-                reporter.progress(job.name, _rounds_done(job), job.rounds + 1, "rounds")
+                reporter.progress(job.name, _rounds_done(job), job.rounds, "rounds")
             reporter.overall(sum(min(_rounds_done(job), job.rounds) for job in jobs), sum(job.rounds for job in jobs))
     except KeyboardInterrupt:
         for job in running:

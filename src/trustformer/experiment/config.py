@@ -92,7 +92,8 @@ class ClientsConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
     Attributes:
         count: number of clients.
-        split: who gets which pairs: `iid`, whole `domain`s, or `dirichlet` over domains.
+        split: who gets which pairs: `iid`, whole `domain`s (the biggest divided if there are fewer than clients), or
+            `dirichlet` over domains.
         alpha: of `dirichlet`: the smaller, the more one-sided the clients.
         participation: chance of a client to take part in a round.
         late, duplicate: chance of a participant's update to arrive after the close, or twice.

@@ -123,8 +123,7 @@ def _part(config: Config, test: Sequence[Pair]) -> str:
 
 def _finished(path: Path) -> tuple[RunDirectory, Config]:
     directory = RunDirectory.existing(path)
-    if directory.result() is None:
-        raise ConfigError(f"{path} is not finished", "go on with it: trustformer run --resume")
+    directory.finished()
     return directory, load_config(path / "config.toml")
 
 

@@ -7,6 +7,8 @@ import fcntl
 import json
 import os
 import platform
+import shlex
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -14,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from trustformer.attestation.files import put
-from trustformer.errors import ConfigError, TrustformerError
+from trustformer.errors import ConfigError, DataError, TrustformerError
 
 
 class RunDirectory:
@@ -44,9 +46,10 @@ class RunDirectory:
         if stored.exists():
             if not resume:
                 raise ConfigError(f"{path} already holds a run", "continue it with --resume, or choose another --out")
-            if stored.read_text("utf-8") != config:
+            if (held := stored.read_text("utf-8")) != config:
                 raise ConfigError(
-                    f"{path} holds a run of another config", f"compare with {stored}, or choose another --out"
+                    f"{path} holds a run of another config: {_difference(held, config)}",
+                    f"compare with {stored}, or choose another --out",
                 )
             return directory
         try:
@@ -101,7 +104,7 @@ class RunDirectory:
             temporary.unlink(missing_ok=True)
             raise TrustformerError(
                 f"{target} cannot be written: {error.strerror}",
-                "free space, then go on: --resume, or the same serve or join",
+                "mend that, then go on: a run with --resume, serve and join by starting them again",
             ) from None
 
     def write_json(self, name: str, value: object) -> None:
@@ -111,7 +114,8 @@ class RunDirectory:
     def rounds(self) -> list[dict[str, Any]]:
         """Return the rounds recorded so far."""
         path = self.path / "rounds.jsonl"
-        return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+        with _readable(path):
+            return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
 
     def add_round(self, record: dict[str, Any]) -> None:
         """Record one round."""
@@ -121,7 +125,44 @@ class RunDirectory:
     def result(self) -> dict[str, Any] | None:
         """Return the result, None while the run is not finished."""
         path = self.path / "result.json"
-        return json.loads(path.read_text("utf-8")) if path.exists() else None
+        with _readable(path):
+            return json.loads(path.read_text("utf-8")) if path.exists() else None
+
+    def finished(self) -> dict[str, Any]:
+        """Return the result; raises `ConfigError` while the run is not finished."""
+        result = self.result()
+        if result is None:
+            hint = f"go on with it: trustformer run --out {shlex.quote(str(self.path))} --resume"
+            raise ConfigError(f"{self.path} is not finished", hint)
+        return result
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Name the file that is damaged; runs replace theirs as a whole, copies may not."""
+    try:
+        yield
+    except ValueError as error:
+        raise DataError(f"{path} is damaged: {error}", "take it from where the run was made") from None
+
+
+def _difference(held: str, wanted: str) -> str:
+    """Name the first few keys in which two configs differ."""
+    try:
+        old, new = (dict(_leaves(tomllib.loads(text))) for text in (held, wanted))
+    except tomllib.TOMLDecodeError:
+        return "config.toml is damaged"
+    different = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    named = [f"{key} is {old.get(key, 'not set')!r} there, {new.get(key, 'not set')!r} here" for key in different[:3]]
+    return "; ".join(named) + (f"; and {len(different) - 3} more" if len(different) > 3 else "")
+
+
+def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
 
 
 def environment() -> dict[str, Any]:

@@ -49,9 +49,7 @@ def load_audited(run: Path) -> Audited:
         DataError: the data are not those of the run any more.
     """
     directory = RunDirectory.existing(run)
-    result = directory.result()
-    if result is None:
-        raise ConfigError(f"{run} is not finished", "go on with it: trustformer run --resume")
+    result = directory.finished()
     config = load_config(run / "config.toml")
     if not config.record_messages:
         if config.method.name in ("local", "centralized"):

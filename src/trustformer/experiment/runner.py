@@ -51,6 +51,7 @@ def run(config: Config, out: Path, reporter: Reporter, *, resume: bool = False) 
             reporter.note(f"{out} is finished")
             return finished
         torch.set_num_threads(config.threads)
+        reporter.note("reading data, preparing vocabulary and model")
         try:
             prepared = _prepare(config, directory)
         except TrustformerError:
@@ -112,6 +113,9 @@ def _announce(config: Config, prepared: Prepared, directory: RunDirectory, repor
     for warning in corpus.warnings:
         reporter.note(f"warning: {warning}")
     counts = [len(examples) for examples in prepared.clients.values()]
+    domains = len({pair.domain for pair in corpus.train})
+    if config.clients.split == "domain" and not config.clients.folders and domains < len(counts):
+        reporter.note(f"warning: {domains} domains for {len(counts)} clients: the biggest are divided")
     sizes = ", ".join(f"{count:,}" for count in counts)
     if len(counts) > 10:
         sizes = f"{min(counts):,} to {max(counts):,}, {len(counts)} clients"
@@ -213,5 +217,5 @@ def _line(record: dict[str, Any], rounds: int, exchanges: bool) -> str:
     if exchanges:
         present = max(1, len(record["present"]))
         up, down = (sum(record[key].values()) / present / 1000 for key in ("bytes_up", "bytes_down"))
-        text += f"  {len(record['present'])} clients, {up:,.0f} kB up, {down:,.0f} kB down each"
-    return f"{text}  {record['seconds']['round']:.1f} s"
+        text += f"  {len(record['present'])} clients, kB {up:,.0f} up {down:,.0f} down"
+    return f"{text}  {record['seconds']['round']:.3g} s"

@@ -28,8 +28,8 @@ def load_saved(path: Path, client: str | None = None) -> tuple[Model, Tokenizer]
     """
     is_run = (path / "config.toml").is_file()
     folder = path / "model" if is_run else path
-    if is_run and RunDirectory(path).result() is None:
-        raise ConfigError(f"{path} has no model yet: the run is not finished", "go on with it: --resume")
+    if is_run:
+        RunDirectory(path).finished()
     config = load_config(path / "config.toml") if is_run else None
     if client is None:
         return _read(folder, config), load_tokenizer(folder)

@@ -25,4 +25,6 @@ os.environ.update(QUIET)
 def require_flwr() -> None:
     """Raise `ConfigError` where Flower is not installed."""
     if importlib.util.find_spec("flwr") is None:
-        raise ConfigError("a deployment needs Flower, which is not installed", "pip install 'trustformer[flower]'")
+        raise ConfigError(
+            "a deployment needs Flower, which is not installed", "pip install -e '.[flower]' in the repository's folder"
+        )

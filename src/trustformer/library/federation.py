@@ -64,7 +64,11 @@ class Federation:
     ) -> None:
         if len(modules) != len(examples) or min(examples, default=0) < 1:
             raise ConfigError(f"{len(modules)} modules and the counts {list(examples)}", "one of each a client, from 1")
-        self._modules, self._patience = list(modules), patience
+        if len({id(module) for module in modules}) < len(modules):
+            raise ConfigError(
+                "one module stands for two clients", "give each its own, such as copy.deepcopy of the first"
+            )
+        self._modules, self._rounds, self._patience = list(modules), rounds, patience
         config = Config(
             seed=seed,
             rounds=rounds,
@@ -76,7 +80,10 @@ class Federation:
         # The owner's loop trains before every exchange: none of them is a closing one.
         config = replace(config, method=replace(config.method, closing_exchanges=0))
         directory = RunDirectory(Path(folder))
-        directory.path.mkdir(parents=True, exist_ok=True)
+        try:
+            directory.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"{folder} cannot be made: {error.strerror}", "give another folder") from None
         width = len(str(len(modules) - 1))
         shared = _Shared.make(config, modules[0], {f"{i:0{width}d}": count for i, count in enumerate(examples)})
         self._parties = connect(config, shared, directory, rounds, lambda client: _Own(modules[int(client)]))
@@ -107,6 +114,11 @@ class Federation:
             TrustformerError: what went wrong; modules are as they were.
         """
         number = self.rounds + 1
+        if number > self._rounds:
+            raise ProtocolError(
+                f"all {self._rounds} exchanges that the terms allow are done",
+                "begin another federation in another folder",
+            )
         self._parties.ledger.round = number
         clients = self._parties.clients
         run_round(number, clients, self._host, Cohort(tuple(client.id for client in clients)), lambda *_: None)

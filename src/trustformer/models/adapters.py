@@ -34,7 +34,9 @@ def add_adapters(model: Any, rank: int, seed: int) -> None:
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
-        raise ConfigError("model.lora_rank needs the package peft", 'pip install "trustformer[lora]"') from None
+        raise ConfigError(
+            "model.lora_rank needs the package peft", "pip install -e '.[lora]' in the repository's folder"
+        ) from None
     output = model.get_output_embeddings()
     linear = {
         name: module

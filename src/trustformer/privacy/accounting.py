@@ -73,6 +73,8 @@ def _opacus() -> Any:
         from opacus import accountants
         from opacus.accountants import utils as _utils  # noqa: F401 - makes accountants.utils
     except ImportError:
-        raise ConfigError("privacy needs the package opacus", 'pip install "trustformer[dp]"') from None
+        raise ConfigError(
+            "privacy needs the package opacus", "pip install -e '.[dp]' in the repository's folder"
+        ) from None
     logging.getLogger("opacus").setLevel(logging.ERROR)  # orders it leaves out
     return accountants

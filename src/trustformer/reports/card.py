@@ -115,9 +115,10 @@ def _training(config: Config, result: dict[str, Any]) -> str:
         ("trained parameters", f"{result['parameters']:,}{_adapters(config)}"),
         ("bytes sent by a client a round", _bytes(result, "up")),
         ("bytes sent to a client a round", _bytes(result, "down")),
-        ("run", f"`{result['signature']}`"),
     ]
-    return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows)])
+    table = ["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows)]
+    # Not in the table, where a bar ends a cell, in code too.
+    return "\n".join([*table, "", f"Run: `{result['signature']}`"])
 
 
 def _adapters(config: Config) -> str:

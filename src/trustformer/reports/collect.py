@@ -106,9 +106,7 @@ def _directories(paths: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
         if (path / "config.toml").is_file():
-            RunDirectory.existing(path)
-            if not (path / "result.json").is_file():
-                raise ConfigError(f"{path} is not finished", "go on with it: trustformer run --resume")
+            RunDirectory.existing(path).finished()
             found.append(path)
             continue
         inside = sorted(child.parent for child in path.glob("*/result.json")) if path.is_dir() else []

@@ -44,7 +44,7 @@ def export(run: Path, to: Path, client: str | None = None) -> None:
         try:
             save_model(model, folder)
         except SafetensorError as error:
-            raise TrustformerError(f"{to} cannot be written: {error}", "free space or choose another") from None
+            raise TrustformerError(f"{to} cannot be written: {error}", "mend that, or choose another folder") from None
         tokenizer.save(folder, longest(model))
         (folder / "README.md").write_text(card, "utf-8")
 

@@ -19,7 +19,8 @@ def gain_tables(report: dict[str, Any]) -> list[Table]:
     """Return a table a metric, a row a client."""
     tables = []
     for metric, name in _NAMES.items():
-        title = f"{name} on {report['part']}; ε {epsilon(report.get('privacy'))}"
+        spent = f"; ε {epsilon(report['privacy'])} (docs/privacy-baselines.md)" if report.get("privacy") else ""
+        title = f"{name} on {report['part']}{spent}"
         table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
         for column in ("client", "pairs", *_COLUMNS):
             table.add_column(column, justify="left" if column == "client" else "right", no_wrap=True)

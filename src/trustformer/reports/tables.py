@@ -18,6 +18,8 @@ COLUMNS = (
 )
 _TOO_WIDE = ("chrF", "G NLL", "without embeddings")
 """Columns that do not fit a terminal of eighty characters."""
+_WIDE = 150
+"""Characters of a terminal that has room for all columns, cells in one line."""
 NOTE = (
     "BLEU, chrF, NLL: mean over the clients' own models on the test set, NLL in nats per token; G: the common model. "
     "kB: sent by and to a client in a {unit}, sealed, as counted. Fewer bytes: against dense fp32 weights, up / down."
@@ -91,11 +93,11 @@ def visible(rows: Sequence[Row], left_out: Sequence[str] = ()) -> tuple[tuple[st
     return tuple(COLUMNS[i] for i in kept), [tuple(line[i] for i in kept) for line in table]
 
 
-def note(rows: Sequence[Row]) -> str:
-    """Return what the columns mean."""
+def note(rows: Sequence[Row], left_out: Sequence[str] = ()) -> str:
+    """Return what the columns mean, those of `left_out` excepted."""
     parts = {
         NOTE.format(unit=unit(rows)): True,
-        EMBEDDINGS_NOTE: any(row.fewer_without_embeddings for row in rows),
+        EMBEDDINGS_NOTE: "without embeddings" not in left_out and any(row.fewer_without_embeddings for row in rows),
         PRIVACY_NOTE: any(row.results[0].get("privacy") for row in rows),
         GAP_NOTE: any(row.recovered for row in rows),
     }
@@ -115,23 +117,25 @@ def title(results: Sequence[Result]) -> str:
     return f"{first['data']}{kind}, {pairs}, {first['parameters']:,} parameters{mean}"
 
 
-def results_table(results: Sequence[Result]) -> Table:
-    """Return the table for a terminal."""
-    rows = summarise(results)
+def results_table(results: Sequence[Result], width: int = 80) -> Table:
+    """Return the table for a terminal of `width` characters: a narrow one gets fewer columns, cells in two lines."""
+    rows, narrow = summarise(results), width < _WIDE
+    left_out = _TOO_WIDE if narrow else ()
     table = Table(
         title=title(results),
-        caption=note(rows),
+        caption=note(rows, left_out),
         title_justify="left",
         caption_justify="left",
         box=SIMPLE_HEAD,
         pad_edge=False,
     )
-    columns, lines = visible(rows, _TOO_WIDE)
+    columns, lines = visible(rows, left_out)
+    fold = _folded if narrow else str
     for column in columns:
         first = column == "method"
-        table.add_column(_folded(column), justify="left" if first else "right", no_wrap=not first)
+        table.add_column(fold(column), justify="left" if first else "right", no_wrap=not first)
     for line in lines:
-        table.add_row(*map(_folded, line))
+        table.add_row(*map(fold, line))
     return table
 
 

@@ -45,7 +45,9 @@ class RecordTrainer(LocalTrainer):
         try:
             from opacus.optimizers import DPOptimizer
         except ImportError:
-            raise ConfigError("privacy needs the package opacus", 'pip install "trustformer[dp]"') from None
+            raise ConfigError(
+                "privacy needs the package opacus", "pip install -e '.[dp]' in the repository's folder"
+            ) from None
         self._make, self._pairs, self._expected = DPOptimizer, batch_pairs, batch_pairs
         self._noise, self._clip = noise_multiplier, clipping_norm
         self._generator = torch.Generator(model.device).manual_seed(int.from_bytes(os.urandom(7), "big"))
