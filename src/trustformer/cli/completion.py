@@ -43,5 +43,5 @@ def _mark_paths(parser: argparse.ArgumentParser, file: dict[str, str], folder: d
         if isinstance(action, argparse._SubParsersAction):
             for verb in action.choices.values():
                 _mark_paths(verb, file, folder)
-        elif getattr(action.type, "__name__", "") == "Path":
+        elif getattr(action.type, "__name__", "") == "Path" or action.metavar == "INPUT":
             action.complete = folder if action.metavar in _FOLDERS else file  # type: ignore[attr-defined]

@@ -7,8 +7,6 @@ its own keys and data, the host's the public keys.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +18,7 @@ from trustformer.attestation.gramine import GramineAttester
 from trustformer.attestation.policy import Policy
 from trustformer.attestation.simulated import SimulatedAttester
 from trustformer.data.corpus import Pair
-from trustformer.data.folder import check_free, write_folder
+from trustformer.data.folder import check_free, whole_folder, write_folder
 from trustformer.enclave.config import RunConfig
 from trustformer.errors import ConfigError
 from trustformer.experiment.config import Config
@@ -73,15 +71,8 @@ def init_federation(
         raise ConfigError(f"method {config.method.name} exchanges nothing", "--set method.name=centroid")
     if config.model.task != "translation" or config.model.lora_rank or prepared.guarantee is not None:
         raise ConfigError("a deployment trains translation without noise or adapters so far", "use trustformer run")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        commands = _write(temporary, folder, config, prepared, prepared.method.codec, address, host, hardware)
-        temporary.chmod(0o755)
-        temporary.replace(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return commands
+    with whole_folder(folder) as temporary:
+        return _write(temporary, folder, config, prepared, prepared.method.codec, address, host, hardware)
 
 
 def _hardware_policy(path: Path) -> bytes:
