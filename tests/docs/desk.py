@@ -121,6 +121,7 @@ def data(desk: Desk) -> None:
         desk.write(
             f"{name}.jsonl", lines(pairs, lambda pair: json.dumps({"source": pair.source, "target": pair.target}))
         )
+        desk.write(f"{name}.txt", lines(pairs, lambda pair: pair.target))
     desk.write("corpus.ru", lines(desk.pairs["train"], lambda pair: pair.source))
     desk.write("corpus.en", lines(desk.pairs["train"], lambda pair: pair.target))
     shutil.copy(ROOT / "tests" / "data" / "samples" / "memory.tmx", desk.folder)
