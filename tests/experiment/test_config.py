@@ -178,10 +178,18 @@ def test_a_missing_folder_or_binary_file_is_refused(tmp_path: Path) -> None:
 def test_values_are_read_as_toml_and_bare_words_as_text() -> None:
     config = load_config(
         None,
-        ["rounds=3", "train.learning_rate=1e-4", "data.train=a b.tsv", 'data.valid="7"', "clients.split=domain"],
+        [
+            "rounds=3",
+            "train.learning_rate=1e-4",
+            "data.source=tsv",
+            "data.train=a b.tsv",
+            'data.valid="7"',
+            "data.test=t",
+            "clients.split=dirichlet",
+        ],
     )
     assert (config.rounds, config.train.learning_rate) == (3, 1e-4)
-    assert (config.data.train, config.data.valid, config.clients.split) == ("a b.tsv", "7", "domain")
+    assert (config.data.train, config.data.valid, config.clients.split) == ("a b.tsv", "7", "dirichlet")
 
 
 def test_the_last_override_wins_over_earlier_ones_and_the_file(tmp_path: Path) -> None:
