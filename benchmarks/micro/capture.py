@@ -13,13 +13,13 @@ import numpy as np
 from trustformer.message import Codebook, Group, Layout, TensorSpec
 from trustformer.vq import body_size, decode, encode
 
-BLOCK, CLUSTERS, SHAPE, MATRICES = 8, 256, (128, 512), 14
+SHAPE = (128, 512)
 
 
-def captured(seed: int) -> dict[str, float]:
+def captured(seed: int, block: int, clusters: int, matrices: int) -> dict[str, float]:
     rng = np.random.default_rng(seed)
-    specs = tuple(TensorSpec(f"matrix {index}", SHAPE) for index in range(MATRICES))
-    layout = Layout((Group(Codebook(BLOCK, CLUSTERS), specs),))
+    specs = tuple(TensorSpec(f"matrix {index}", SHAPE) for index in range(matrices))
+    layout = Layout((Group(Codebook(block, clusters), specs),))
     tensors = {spec.name: rng.standard_normal(spec.shape).astype(np.float32) for spec in specs}
     result = decode(layout, encode(layout, tensors, np.random.default_rng([seed, 1])))
     energy = sum(float((values**2).sum()) for values in tensors.values())
@@ -37,15 +37,18 @@ def captured(seed: int) -> dict[str, float]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--block", type=int, default=8)
+    parser.add_argument("--clusters", type=int, default=256)
+    parser.add_argument("--matrices", type=int, default=14, help="of 128 x 512, in one group (default %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/capture.json"))
     options = parser.parse_args()
     record = {
-        "block": BLOCK,
-        "clusters": CLUSTERS,
-        "matrices": MATRICES,
+        "block": options.block,
+        "clusters": options.clusters,
+        "matrices": options.matrices,
         "shape": SHAPE,
         "numpy": np.__version__,
-        "runs": [captured(seed) for seed in options.seeds],
+        "runs": [captured(seed, options.block, options.clusters, options.matrices) for seed in options.seeds],
     }
     options.out.write_text(json.dumps(record, indent=2) + "\n", "utf-8")
     print(json.dumps(record, indent=2))

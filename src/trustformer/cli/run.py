@@ -64,7 +64,9 @@ def _run(options: argparse.Namespace) -> int:
         if (options.out / "config.toml").is_file():
             path = options.out / "config.toml"
         elif not options.set:
-            raise ConfigError(f"{options.out} holds no run to go on with", "name it, or start one without --resume")
+            raise ConfigError(
+                f"{options.out} holds no run to go on with", "correct the name, or start one without --resume"
+            )
     config = load_config(path, options.set)
     out = options.out or _new_directory(config.method.name)
     try:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import tomllib
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,6 +16,7 @@ from msgspec import Meta, Struct, field
 from trustformer.errors import ConfigError
 from trustformer.evaluation.translation import EvaluationConfig
 from trustformer.experiment.checks import check
+from trustformer.experiment.record import leaves
 from trustformer.experiment.toml import write_toml
 from trustformer.methods import MethodConfig
 from trustformer.models.adapters import FACTORS_A
@@ -210,11 +211,12 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
         config = msgspec.convert(tree, Config)
     except msgspec.ValidationError as error:
         raise ConfigError(f"config: {_readable(error)}", "trustformer run --help lists the keys") from None
-    for key, value in _leaves(msgspec.to_builtins(config)):
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ConfigError(f"config: {key}: expected a finite number, got {value}")
-        if isinstance(value, str) and any(unicodedata.category(character) in ("Cc", "Cs") for character in value):
-            raise ConfigError(f"config: {key}: {value!r} holds a control character or is not UTF-8")
+    for key, given in leaves(msgspec.to_builtins(config)):
+        for value in given if isinstance(given, (list, tuple)) else (given,):
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ConfigError(f"config: {key}: expected a finite number, got {value}")
+            if isinstance(value, str) and any(unicodedata.category(character) in ("Cc", "Cs") for character in value):
+                raise ConfigError(f"config: {key}: {value!r} holds a control character or is not UTF-8")
     check(config)
     return config
 
@@ -227,16 +229,6 @@ def _count_folders(tree: dict[str, Any]) -> None:
         return
     if clients.setdefault("count", len(folders)) != len(folders):
         raise ConfigError(f"clients.count is {clients['count']}, clients.folders has {len(folders)}")
-
-
-def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
-        elif isinstance(value, (list, tuple)):
-            yield from ((prefix + key, item) for item in value)
-        else:
-            yield prefix + key, value
 
 
 def _override(tree: dict[str, Any], override: str) -> None:

@@ -149,7 +149,7 @@ def _readable(path: Path) -> Iterator[None]:
 def _difference(held: str, wanted: str) -> str:
     """Name the first few keys in which two configs differ."""
     try:
-        old, new = (dict(_leaves(tomllib.loads(text))) for text in (held, wanted))
+        old, new = (dict(leaves(tomllib.loads(text))) for text in (held, wanted))
     except tomllib.TOMLDecodeError:
         return "config.toml is damaged"
     different = [key for key in {**old, **new} if old.get(key) != new.get(key)]
@@ -157,10 +157,11 @@ def _difference(held: str, wanted: str) -> str:
     return "; ".join(named) + (f"; and {len(different) - 3} more" if len(different) > 3 else "")
 
 
-def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield each value of a tree that is no tree itself, under its keys joined by dots."""
     for key, value in tree.items():
         if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
+            yield from leaves(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
 

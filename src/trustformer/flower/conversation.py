@@ -65,28 +65,25 @@ class Conversation:
         if self._next.kind:
             self._command, self._next = self._next, Parcel("")
             return self._command
-        heard = time.monotonic()
         while True:
             try:
                 message = self._wait(self._patience)
-                heard = time.monotonic()
                 self._open, self._command = message, _parcel(message)
                 if self._command.kind in COMMANDS:
                     return self._command
                 self._busy()
-                heard = time.monotonic()
             except BundleError as error:
                 self._note(f"refused: {error.message}")
             except _SilentError:  # this client's part is done, and others are still at theirs
-                heard = time.monotonic()
+                continue
             except LostError as error:
-                self._reconnect(error, heard)
-                heard = time.monotonic()
+                self._reconnect(error)
 
-    def _reconnect(self, error: LostError, heard: float) -> None:
-        """Connect, saying why where that lasts; raises `LostError` when nothing was `heard` for `patience` seconds."""
-        told, since = NOT_CONNECTED, time.monotonic()
-        while time.monotonic() - heard <= self._patience:
+    def _reconnect(self, error: LostError) -> None:
+        """Connect, saying why where that lasts; raises `LostError` when that takes more than `patience` seconds."""
+        told, lost = NOT_CONNECTED, time.monotonic()
+        since = lost
+        while time.monotonic() - lost <= self._patience:
             if error.message != told and time.monotonic() - since > _SILENT:
                 self._note(f"waiting: {error.message}; trying again for {self._patience:,.0f} s at most")
                 told = error.message
