@@ -28,7 +28,7 @@ demo: setup
 	@$(BIN)/trustformer compare configs/demo/local.toml configs/demo/fedavg.toml configs/demo/centroid.toml --jobs 3 --out $(DEMO)
 
 test: setup
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 check: setup
 	@$(BIN)/ruff format --check src tests docs
