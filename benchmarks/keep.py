@@ -15,7 +15,7 @@ from trustformer.experiment.config import Config, load_config
 from trustformer.reports.sections import SENTENCES
 from trustformer.reports.tables import spread
 
-TABLES = ("table.md", "table.json", "summary.json")
+TABLES = ("table.md", "table.json", "summary.json", "report.html")
 KEPT = ("config.toml", "environment.json", "result.json", "rounds.jsonl", "layers.json", "attack.json")
 
 

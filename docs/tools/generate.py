@@ -111,7 +111,10 @@ def _tables(folder: Path, *, named: bool) -> Iterator[str]:
         groups.setdefault(key, []).append(result)
         if (environment := path.with_name("environment.json")).is_file():
             machine = json.loads(environment.read_text("utf-8"))
-            machines.add(f"{machine['processor']}, {machine['cores']} cores, torch {machine['packages']['torch']}")
+            device = "" if machine.get("device", "cpu") == "cpu" else f"{machine['device']}, "
+            machines.add(
+                f"{device}{machine['processor']}, {machine['cores']} cores, torch {machine['packages']['torch']}"
+            )
     for (task, *_), results in groups.items():
         counts = sorted({result["rounds"] for result in results})
         where = f"`{folder.name}`, rounds: {', '.join(map(str, counts))}. " if named else ""
