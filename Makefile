@@ -59,7 +59,7 @@ results-12: setup
 		--seeds 1 2 3 --out runs/multi30k-12
 	@$(BIN)/python benchmarks/keep.py runs/multi30k-12 benchmarks/results/multi30k-12
 
-# Twice as many epochs, batches four times as large, more dropout: three seeds; four minutes on a GPU with all runs at once (`--jobs 12`), four hours on 2 cores.
+# Twice as many epochs, batches four times as large, more dropout: three seeds. On 2 cores about four hours; sixteen such runs shared a GPU for three and a half minutes (MPS).
 LONGER := $(RECIPES)/multi30k-48
 results-48: setup
 	@$(BIN)/trustformer compare $(LONGER)/local.toml $(LONGER)/fedavg.toml $(LONGER)/centroid-50x.toml \
