@@ -10,7 +10,7 @@ import platform
 import shlex
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -84,10 +84,12 @@ class RunDirectory:
             yield
 
     def abandon(self) -> None:
-        """Take the config away again if it is all there is: of a run that could not begin."""
+        """Take config and folder away again if they are all there is: of a run that could not begin."""
         if {entry.name for entry in self.path.iterdir()} <= {"config.toml", "lock"}:
             for name in ("config.toml", "lock"):
                 (self.path / name).unlink(missing_ok=True)
+            with suppress(OSError):  # a mount point stays
+                self.path.rmdir()
 
     def write(self, name: str, data: bytes) -> None:
         """Replace a file as a whole: after a crash or on a full disk the old one is still there."""
