@@ -144,6 +144,12 @@ def test_parts_of_a_pass_go_with_one_exchange_a_round() -> None:
         load_config(None, overrides)
 
 
+def test_a_cooldown_goes_with_one_exchange_a_round() -> None:
+    assert load_config(None, ["train.cooldown=0.5"]).train.cooldown == 0.5
+    with pytest.raises(ConfigError, match=r"cooldown is 0\.5 and method.exchanges 2"):
+        load_config(None, ["train.cooldown=0.5", "method.exchanges=2"])
+
+
 def test_s_fades_once_a_round() -> None:
     assert load_config(None, ["method.carry=0.5"]).method.carry == 0.5
     with pytest.raises(ConfigError, match=r"carry is 0\.5 and method.exchanges 2"):

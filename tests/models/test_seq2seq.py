@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -160,6 +161,33 @@ def test_one_long_adam_is_what_two_rounds_make(model: Any, tokenizer: Tokenizer,
 
 def test_the_rate_rises_and_falls() -> None:
     assert [round(rate(step, 100), 3) for step in (1, 50, 100, 400)] == [0.01, 0.5, 1.0, 0.5]
+
+
+def test_a_cooldown_changes_the_last_rounds_alone(
+    mini_model: None, tokenizer: Tokenizer, pairs: tuple[Pair, ...]
+) -> None:
+    """Of four rounds, half of them the cooldown: bit for bit the first two, then steps of 3/4 and 1/4 of the length."""
+    plain = build_model(ModelConfig(max_length=24, dropout=0.0), tokenizer.vocab_size, 3)
+    examples, start = to_examples(pairs, tokenizer, 24), get_weights(plain)
+    ends: list[list[Weights]] = []
+    for cooldown in (0.0, 0.5):
+        config = TrainConfig(batch_tokens=128, warmup_steps=10, learning_rate=1e-4, cooldown=cooldown)
+        trainer, state, weights = LocalTrainer(plain, config, rounds=4), OptimizerState(), start
+        ends.append([])
+        for number in range(1, 5):
+            result = trainer.train(weights, state, examples, seed=(1, 0, number))
+            weights, state = result.weights, result.optimizer
+            ends[-1].append(weights)
+    with pytest.raises(TrustformerError, match="round 5 of 4"):
+        trainer.train(weights, state, examples, seed=(1, 0, 5))
+    for name in start:
+        assert all(np.array_equal(ends[0][i][name], ends[1][i][name]) for i in (0, 1))
+    moved = [
+        [math.sqrt(sum(float(np.sum((run[i][name] - run[i - 1][name]) ** 2)) for name in start)) for i in (2, 3)]
+        for run in ends
+    ]
+    assert moved[1][0] / moved[0][0] == pytest.approx(0.75, abs=0.05)
+    assert moved[1][1] / moved[0][1] == pytest.approx(0.25, abs=0.05)
 
 
 def test_parts_of_a_pass_are_the_pass(mini_model: None, tokenizer: Tokenizer, pairs: tuple[Pair, ...]) -> None:

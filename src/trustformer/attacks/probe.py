@@ -46,8 +46,9 @@ def whole_epochs(config: TrainConfig) -> TrainConfig:
 
 
 def local_epoch(model: Model, config: TrainConfig, weights: Weights, examples: Sequence[Example]) -> Weights:
-    """Return a client's weights after one round on these examples, its optimizer new."""
-    return LocalTrainer(model, whole_epochs(config)).train(weights, OptimizerState(), examples, seed=(SEED,)).weights
+    """Return a client's weights after one round on these examples, its optimizer new and nothing cooled down."""
+    config = msgspec.structs.replace(whole_epochs(config), cooldown=0)
+    return LocalTrainer(model, config).train(weights, OptimizerState(), examples, seed=(SEED,)).weights
 
 
 def messages(methods: Mapping[str, Method], weights: Weights, trained: Weights) -> dict[str, Weights]:

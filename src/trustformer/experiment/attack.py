@@ -90,12 +90,13 @@ def membership(audited: Audited, adversaries: Sequence[Adversary], reporter: Rep
     victim, *_, observer = prepared.clients
     members, outside = prepared.clients[victim][:_MEMBERS], audited.outside[:_MEMBERS]
     both = [*members, *outside]
-    trainer = LocalTrainer(prepared.model, whole_epochs(config.train))
+    rounds = max(1, round(config.rounds * min(1, config.train.local_epochs)))
+    trainer = LocalTrainer(prepared.model, whole_epochs(config.train), rounds=rounds)
     shadows = shadow_losses(
         *(trainer, prepared.model, prepared.start, audited.known, both),
         count=4,
         size=len(prepared.clients[victim]),
-        rounds=max(1, round(config.rounds * min(1, config.train.local_epochs))),
+        rounds=rounds,
         seed=config.seed,
         report=partial(reporter.progress, "membership · shadow models", unit="rounds"),
     )

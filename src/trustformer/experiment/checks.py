@@ -42,6 +42,9 @@ def _check_parts(config: Config) -> None:
     if passes < 1 < exchanges:
         what = f"train.local_epochs is {passes:g} and method.exchanges {exchanges}"
         raise ConfigError(what, "set method.exchanges to 1, or train whole passes")
+    if config.train.cooldown and exchanges > 1:
+        what = f"train.cooldown is {config.train.cooldown:g} and method.exchanges {exchanges}"
+        raise ConfigError(what, "set train.cooldown to 0, or method.exchanges to 1")
     if config.method.carry < 1 < exchanges:
         what = (
             f"method.carry is {config.method.carry:g} and method.exchanges {exchanges}: it would fade in each of them"

@@ -34,7 +34,7 @@ _LATER = {
     "data": ("source_language", "target_language", "name", "config", "side"),
     "clients": ("folders",),
     "model": ("task", "architecture", "freeze", "lora_rank"),
-    "train": ("device", "precision"),
+    "train": ("cooldown", "device", "precision"),
     "method": ("partition", "exchanges", "carry", "rho", "blur_weight", "lus_share"),
     "evaluation": ("clients",),
 }

@@ -117,12 +117,17 @@ def connect(
 
 def _trainer(config: Config, prepared: Prepared) -> LocalTrainer:
     if prepared.guarantee is None or config.privacy.mechanism != "records":
-        return LocalTrainer(prepared.model, config.train, prepared.method.rule, objective=prepared.task.objective)
+        return LocalTrainer(
+            *(prepared.model, config.train, prepared.method.rule),
+            objective=prepared.task.objective,
+            rounds=config.rounds,
+        )
     return RecordTrainer(
         *(prepared.model, config.train),
         noise_multiplier=prepared.guarantee.noise_multiplier,
         clipping_norm=config.privacy.clipping_norm,
         batch_pairs=config.privacy.batch_pairs,
+        rounds=config.rounds,
     )
 
 

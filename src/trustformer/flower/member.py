@@ -108,7 +108,9 @@ class Member:
         )
         self._client = Client(
             *(settings.client, [name for name, _ in self._terms.roster].index(settings.client), examples),
-            trainer=LocalTrainer(self._model, config.train, method.rule, objective=task.objective),
+            trainer=LocalTrainer(
+                *(self._model, config.train, method.rule), objective=task.objective, rounds=config.rounds
+            ),
             store=ClientStore(self._directory.path),
             start=start,
             common=start if method.common else {},

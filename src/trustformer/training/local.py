@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Local training: AdamW on label-smoothed cross-entropy, bit-reproducible for one seed and machine.
 
-The learning rate follows the client's own step count over all rounds, and Adam's moments stay with the client.
+The learning rate follows the client's own step count over all rounds, and at the end the number of the round, which is
+the same for all (`train.cooldown`). Adam's moments stay with the client.
 """
 
 from __future__ import annotations
@@ -55,13 +56,20 @@ class LocalTrainer:
         config: hyperparameters.
         rule: what the method changes in a step; plain training without.
         objective: what the model is trained on.
+        rounds: of the run: `train.cooldown` counts from the last.
     """
 
     def __init__(
-        self, model: Model, config: TrainConfig, rule: Rule | None = None, *, objective: Objective = SEQ2SEQ
+        self,
+        model: Model,
+        config: TrainConfig,
+        rule: Rule | None = None,
+        *,
+        objective: Objective = SEQ2SEQ,
+        rounds: int = 1,
     ) -> None:
         self._model, self._config, self._rule, self._objective = model, config, rule or Rule(), objective
-        self._start: list[torch.Tensor] = []
+        self._rounds, self._left, self._start = rounds, 1.0, list[torch.Tensor]()
 
     def train(
         self,
@@ -77,12 +85,14 @@ class LocalTrainer:
         Args:
             weights, optimizer: where training begins.
             examples: what is trained on.
-            seed: of order and dropout; the last number is the exchange's, from 1: it tells what part of a pass is due.
+            seed: of order and dropout; the last number is the round's, from 1: it tells what part of a pass is due, and
+                how much of the run is left.
             report: called with target tokens done and in all.
 
         Raises:
             TrustformerError: the loss became NaN or infinite, and at which step; a pass has fewer batches than parts;
-                the device ran out of memory, or torch cannot repeat the model's training there.
+                there is a cooldown, and the round comes after the last; the device ran out of memory, or torch cannot
+                repeat the model's training there.
         """
         with explained(self._config):
             return self._train(weights, optimizer, examples, seed, report)
@@ -95,6 +105,8 @@ class LocalTrainer:
         seed: Sequence[int],
         report: Report | None,
     ) -> TrainResult:
+        if self._config.cooldown and seed[-1] > self._rounds:
+            raise TrustformerError(f"round {seed[-1]} of {self._rounds}: the learning rate has fallen to zero")
         set_weights(self._model, weights)
         self._model.train()
         adam = self._optimizer(optimizer)
@@ -104,7 +116,8 @@ class LocalTrainer:
         self._start = [parameter.detach().clone() for _, parameter in self._named()]
         with torch.random.fork_rng():
             torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> 1))
-            for indexes in batches:
+            for index, indexes in enumerate(batches):
+                self._left = 1 - (seed[-1] - 1 + index / len(batches)) / self._rounds
                 batch = self._objective.collate(examples, indexes, self._model).to(self._model.device)
                 steps += 1
                 loss = self._step(adam, batch, steps)
@@ -148,7 +161,11 @@ class LocalTrainer:
 
     def _schedule(self, adam: torch.optim.Optimizer, step: int) -> None:
         for group in adam.param_groups:
-            group["lr"] = self._config.learning_rate * rate(step, self._config.warmup_steps)
+            group["lr"] = self._config.learning_rate * rate(step, self._config.warmup_steps) * self._cooled()
+
+    def _cooled(self) -> float:
+        """Factor of the learning rate by what is left of the run: 1 until the cooldown, 0 after the last step."""
+        return min(1.0, self._left / self._config.cooldown) if self._config.cooldown else 1.0
 
     def _loss(self, batch: Any) -> torch.Tensor:
         coarse = self._config.precision == "bfloat16"

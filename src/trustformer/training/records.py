@@ -33,15 +33,23 @@ class RecordTrainer(LocalTrainer):
         noise_multiplier: standard deviation of the noise of the sum of gradients, over the clipping norm.
         clipping_norm: largest L2 norm of one pair's gradient.
         batch_pairs: expected pairs of a step.
+        rounds: of the run: `train.cooldown` counts from the last.
 
     Raises:
         ConfigError: Opacus is not installed.
     """
 
     def __init__(
-        self, model: Model, config: TrainConfig, *, noise_multiplier: float, clipping_norm: float, batch_pairs: int
+        self,
+        model: Model,
+        config: TrainConfig,
+        *,
+        noise_multiplier: float,
+        clipping_norm: float,
+        batch_pairs: int,
+        rounds: int = 1,
     ) -> None:
-        super().__init__(model, config)
+        super().__init__(model, config, rounds=rounds)
         try:
             from opacus.optimizers import DPOptimizer
         except ImportError:
