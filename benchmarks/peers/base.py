@@ -91,7 +91,8 @@ class Codec:
             for drift, memory in zip(drifts, memories[1:], strict=True)
         ]
         sent = [self.decode(body, specs, memory) for body, memory in zip(bodies, memories[1:], strict=True)]
-        total = mean_of(sent, counts, max_share)
+        mixed = mean_of(sent, counts, max_share)
+        total = {spec.name: mixed[spec.name] for spec in specs}  # coders pool tensors in their order
         for name in s:
             total[name] += s[name]
         body = answer.encode(total, memories[0], np.random.default_rng(draw))

@@ -39,6 +39,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of what flwr itself uses
 ]
 CLIENTS = ("0", "1", "2")
+VALUES = ("rounds=1", "enclave.release=acknowledged", "train.cooldown=1")
 DEADLINE = 600.0
 """Seconds; so long that a round ends at it only where a test puts the clock forward."""
 Make = Callable[..., Threaded]
@@ -49,7 +50,7 @@ def made(tmp_path: Path, settings: list[str], mini_model: None, monkeypatch: pyt
     """A federation of three clients and two exchanges, not started; the host's settings are given."""
 
     def make(**host: Any) -> Threaded:
-        config = load_config(None, [*settings, "rounds=1", "enclave.release=acknowledged"])
+        config = load_config(None, [*settings, *VALUES])
         init_federation(tmp_path / "fed", config, "127.0.0.1:1", HostConfig(**host))
         return Threaded(tmp_path / "fed", Wire(), monkeypatch)
 
@@ -69,7 +70,7 @@ def results(fed: Path) -> dict[str, dict[str, Any]]:
 
 def check_against_run(fed: Path, run: Callable[..., dict[str, Any]], out: Path) -> None:
     """Every client's weights are those of `trustformer run` with the recorded cohorts."""
-    expected = run(out, "rounds=1", "enclave.release=acknowledged", f"clients.cohorts={fed / 'host' / 'rounds.jsonl'}")
+    expected = run(out, *VALUES, f"clients.cohorts={fed / 'host' / 'rounds.jsonl'}")
     assert {result["common_digest"] for result in results(fed).values()} == {expected["common_digest"]}
     for client in records(fed)[-1]["present"]:
         assert results(fed)[client]["weights_digest"] == expected["weights_digest"][client]

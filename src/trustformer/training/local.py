@@ -56,7 +56,7 @@ class LocalTrainer:
         config: hyperparameters.
         rule: what the method changes in a step; plain training without.
         objective: what the model is trained on.
-        rounds: of the run: `train.cooldown` counts from the last.
+        rounds: of the run; only `train.cooldown` needs to know.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class LocalTrainer:
         rule: Rule | None = None,
         *,
         objective: Objective = SEQ2SEQ,
-        rounds: int = 1,
+        rounds: int = 0,
     ) -> None:
         self._model, self._config, self._rule, self._objective = model, config, rule or Rule(), objective
         self._rounds, self._left, self._start = rounds, 1.0, list[torch.Tensor]()
@@ -117,7 +117,7 @@ class LocalTrainer:
         with torch.random.fork_rng():
             torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> 1))
             for index, indexes in enumerate(batches):
-                self._left = 1 - (seed[-1] - 1 + index / len(batches)) / self._rounds
+                self._left = 1 - (seed[-1] - 1 + index / len(batches)) / max(self._rounds, 1)
                 batch = self._objective.collate(examples, indexes, self._model).to(self._model.device)
                 steps += 1
                 loss = self._step(adam, batch, steps)

@@ -33,7 +33,7 @@ class RecordTrainer(LocalTrainer):
         noise_multiplier: standard deviation of the noise of the sum of gradients, over the clipping norm.
         clipping_norm: largest L2 norm of one pair's gradient.
         batch_pairs: expected pairs of a step.
-        rounds: of the run: `train.cooldown` counts from the last.
+        rounds: of the run; only `train.cooldown` needs to know.
 
     Raises:
         ConfigError: Opacus is not installed.
@@ -47,7 +47,7 @@ class RecordTrainer(LocalTrainer):
         noise_multiplier: float,
         clipping_norm: float,
         batch_pairs: int,
-        rounds: int = 1,
+        rounds: int = 0,
     ) -> None:
         super().__init__(model, config, rounds=rounds)
         try:
