@@ -87,6 +87,17 @@ def test_a_run_leaves_the_whole_record(
     assert not list(out.rglob("*.new"))
 
 
+def test_a_cooldown_is_of_the_run_for_every_method(tmp_path: Path, tiny_run: Callable[..., Result]) -> None:
+    """It is part of the config and of the training; where it is not set, the config is as before."""
+    ends = {}
+    for method in ("local", "centralized", "fedavg", "centroid"):
+        for name, values in (("plain", ()), ("cooled", ("train.cooldown=1",))):
+            out = tmp_path / f"{method}-{name}"
+            ends[method, name] = tiny_run(out, f"method.name={method}", "train.warmup_steps=1", *values)
+            assert ("cooldown" in (out / "config.toml").read_text("utf-8")) == (name == "cooled")
+        assert ends[method, "plain"]["weights_digest"] != ends[method, "cooled"]["weights_digest"]
+
+
 def test_an_exchange_after_every_half_epoch(tmp_path: Path, tiny_run: Callable[..., Result]) -> None:
     """Clients that never talk end where whole epochs do; who talks sends twice as many messages of the same length."""
     half, whole = ("train.local_epochs=0.5", "rounds=4", "train.batch_tokens=64"), ("rounds=2", "train.batch_tokens=64")

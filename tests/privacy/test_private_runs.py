@@ -124,7 +124,7 @@ def test_a_private_run_goes_on_after_a_stop(tiny_run: Run, tmp_path: Path, monke
 
 @pytest.mark.parametrize("name", ["fedavg", "local", "centroid"])
 def test_pairs_are_protected_with_any_exchange(tiny_run: Run, tmp_path: Path, name: str) -> None:
-    overrides = ("privacy.mechanism=records", "privacy.batch_pairs=5", "rounds=1", *PROMISE)
+    overrides = ("privacy.mechanism=records", "privacy.batch_pairs=5", "rounds=1", "train.cooldown=1", *PROMISE)
     result = tiny_run(tmp_path / "run", f"method.name={name}", *overrides)
     promise = result["privacy"]
     assert (promise["unit"], promise["sample_rate"], promise["steps"]) == ("pair", 0.5, 2)
