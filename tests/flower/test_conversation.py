@@ -12,6 +12,8 @@ import pytest
 
 pytest.importorskip("flwr", reason="needs the extra flower")
 
+from flower_kit import free_address
+
 from trustformer.errors import TrustformerError
 from trustformer.flower import conversation
 from trustformer.flower.conversation import Conversation
@@ -89,6 +91,18 @@ def test_a_client_whose_part_is_done_waits_as_long_as_the_superlink_answers(
     with pytest.raises(LostError, match="gone"):
         Conversation(node, patience, print).command()
     assert 10 * patience < sum(pauses) < 11 * patience + 2
+
+
+def test_an_address_that_the_certificate_does_not_name_is_named(tmp_path: Path) -> None:
+    make_tls(tmp_path / "tls", ["federation.example.org"])
+    make_node_key(tmp_path / "node.key", tmp_path / "node.pub")
+    address = free_address()
+    superlink = SuperLink(tmp_path / "superlink", address, tmp_path / "tls", {"0": tmp_path / "node.pub"})
+    try:
+        with pytest.raises(TrustformerError, match=rf"server\.pem does not hold for {address}: .*127\.0\.0\.1"):
+            superlink.start()
+    finally:
+        superlink.stop()
 
 
 def test_a_port_that_is_taken_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

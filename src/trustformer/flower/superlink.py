@@ -135,7 +135,8 @@ class SuperLink:
 
         Raises:
             GoneError: it was killed.
-            TrustformerError: its port is taken, it ended at once, or does not answer.
+            TrustformerError: its port is taken, its certificate is for another address, it ended at once, or does not
+                answer.
         """
         self.stop()
         self._wait_for_port()
@@ -184,7 +185,8 @@ class SuperLink:
                     reply = control.RegisterNode(RegisterNodeRequest(public_key=public_key(path)))
                     self.clients[reply.node_id] = client
                     waiting.pop(0)
-                except httpx.TransportError:
+                except httpx.TransportError as error:
+                    self._check_certificate(error)
                     if self._process is not None and (self._process.poll() or 0) < 0:
                         raise GoneError("the SuperLink was killed as it started") from None
                     if not self.alive or time.monotonic() > deadline:
@@ -194,6 +196,14 @@ class SuperLink:
                     time.sleep(0.1)
                 except httpx.HTTPStatusError as error:
                     raise TrustformerError(f"the SuperLink refuses {path}: {error.response.status_code}") from None
+
+    def _check_certificate(self, error: httpx.TransportError) -> None:
+        _, failed, why = str(error).partition("certificate verify failed: ")
+        if failed:
+            raise TrustformerError(
+                f"{self._tls / 'server.pem'} does not hold for {self._local}: {why.partition(' (_ssl')[0]}",
+                f"let `listen` in host.toml be 0.0.0.0:{self._port} or the address that init-federation was given",
+            ) from None
 
     def stop(self) -> None:
         """End the process. May be called again."""
