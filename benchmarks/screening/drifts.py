@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What drifts are made of: noise of order and dropout, what one client alone learns, what coding does to their mean.
 
-    TRUSTFORMER_DATA=DIR python benchmarks/screening/drifts.py runs/every3/fedavg --block 8 --clusters 128
+    TRUSTFORMER_DATA=DIR python benchmarks/screening/drifts.py runs/every3 --block 8 --clusters 128
 
 Takes a finished dense run, in which all clients hold G, and trains every client one round more, the first one twice
 with other draws. Cosines between drifts say what they share; NLL on the validation pairs what their mean is worth,
