@@ -51,7 +51,7 @@ def coded(drift: Weights, coding: Codebook) -> Weights:
     """What a message says of a drift, as clients and enclave code it."""
     layout = rated_layout(specs_of(drift), coding)
     said = join(decode(layout, encode(layout, pieces(layout, drift), np.random.default_rng(1))))
-    return {name: said[name].reshape(drift[name].shape) for name in drift}
+    return {name: said[name] for name in drift}
 
 
 def average(drifts: list[Weights]) -> Weights:

@@ -90,7 +90,7 @@ def test_a_run_leaves_the_whole_record(
 def test_a_cooldown_is_of_the_run_for_every_method(tmp_path: Path, tiny_run: Callable[..., Result]) -> None:
     """It is part of the config and of the training; where it is not set, the config is as before."""
     ends = {}
-    for method in ("local", "centralized", "fedavg", "centroid"):
+    for method in ("centralized", "centroid"):
         for name, values in (("plain", ()), ("cooled", ("train.cooldown=1",))):
             out = tmp_path / f"{method}-{name}"
             ends[method, name] = tiny_run(out, f"method.name={method}", "train.warmup_steps=1", *values)

@@ -31,7 +31,7 @@ def moved(model: Model, private: RecordTrainer, indexes: list[int]) -> np.ndarra
     start = get_weights(model)
     descent = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1.0)
     private._batches(EXAMPLES, (1,))  # as in training: sets the expected size
-    private._step(descent, collate(EXAMPLES, indexes, model.config.pad_token_id), 1)
+    private._step(descent, collate(EXAMPLES, indexes, model.config.pad_token_id))
     after = get_weights(model)
     set_weights(model, start)
     return np.concatenate([(after[name] - start[name]).reshape(-1) for name in start])

@@ -69,7 +69,8 @@ class LocalTrainer:
         rounds: int = 0,
     ) -> None:
         self._model, self._config, self._rule, self._objective = model, config, rule or Rule(), objective
-        self._rounds, self._left, self._start = rounds, 1.0, list[torch.Tensor]()
+        self._rounds = rounds
+        self._start: list[torch.Tensor] = []
 
     def train(
         self,
@@ -117,10 +118,10 @@ class LocalTrainer:
         with torch.random.fork_rng():
             torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> 1))
             for index, indexes in enumerate(batches):
-                self._left = 1 - (seed[-1] - 1 + index / len(batches)) / max(self._rounds, 1)
                 batch = self._objective.collate(examples, indexes, self._model).to(self._model.device)
                 steps += 1
-                loss = self._step(adam, batch, steps)
+                self._schedule(adam, steps, seed[-1] - 1 + index / len(batches))
+                loss = self._step(adam, batch)
                 if not math.isfinite(loss):
                     raise TrustformerError(
                         f"training diverged: the loss is {loss} at step {steps}", "lower train.learning_rate"
@@ -150,8 +151,7 @@ class LocalTrainer:
         batches = make_batches(examples, size, np.random.default_rng([*seed[:-1], epoch + 1]))
         return [batches[i] for i in np.array_split(np.arange(len(batches)), parts)[part]]
 
-    def _step(self, adam: torch.optim.Optimizer, batch: Any, step: int) -> float:
-        self._schedule(adam, step)
+    def _step(self, adam: torch.optim.Optimizer, batch: Any) -> float:
         adam.zero_grad()
         loss = self._rule.backward(partial(self._loss, batch), *self._ends())
         torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._config.clip_norm)
@@ -159,13 +159,13 @@ class LocalTrainer:
         self._rule.after_step(*self._ends())
         return loss
 
-    def _schedule(self, adam: torch.optim.Optimizer, step: int) -> None:
+    def _schedule(self, adam: torch.optim.Optimizer, step: int, done: float) -> None:
+        """Set the learning rate of a client's step; `done`: rounds of the run before it, with a part of this one."""
+        factor = rate(step, self._config.warmup_steps)
+        if self._config.cooldown:
+            factor *= min(1.0, (1 - done / self._rounds) / self._config.cooldown)
         for group in adam.param_groups:
-            group["lr"] = self._config.learning_rate * rate(step, self._config.warmup_steps) * self._cooled()
-
-    def _cooled(self) -> float:
-        """Factor of the learning rate by what is left of the run: 1 until the cooldown, 0 after the last step."""
-        return min(1.0, self._left / self._config.cooldown) if self._config.cooldown else 1.0
+            group["lr"] = self._config.learning_rate * factor
 
     def _loss(self, batch: Any) -> torch.Tensor:
         coarse = self._config.precision == "bfloat16"

@@ -67,8 +67,7 @@ class RecordTrainer(LocalTrainer):
         self._expected = min(self._pairs, count)
         return [np.flatnonzero(rng.random(count) < rate).tolist() for _ in range(steps)]
 
-    def _step(self, adam: torch.optim.Optimizer, batch: Batch, step: int) -> float:
-        self._schedule(adam, step)
+    def _step(self, adam: torch.optim.Optimizer, batch: Batch) -> float:
         private = self._make(
             adam,
             noise_multiplier=self._noise,
