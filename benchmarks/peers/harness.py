@@ -53,6 +53,7 @@ from trustformer.experiment.prepare import Prepared, prepare
 from trustformer.experiment.record import environment
 from trustformer.models.seq2seq import set_weights
 from trustformer.training import LocalTrainer, OptimizerState
+from trustformer.training.device import describe_device
 
 SEALING = {"up": 908, "down": 1287, "chunk": 16, "hello": 11232}
 """Bytes beside a body in `benchmarks/results/multi30k-12/centroid-seed1`: of an exchange, of each MiB, of the first."""
@@ -162,7 +163,7 @@ def play_round(
     """One round: training unless it is a closing one, the exchanges that are due, and what they cost."""
     started = time.perf_counter()
     examples = list(prepared.clients.values())
-    trainer = LocalTrainer(prepared.model, config.train)
+    trainer = LocalTrainer(prepared.model, config.train, rounds=config.rounds)
     if number <= config.rounds:
         for index, party in enumerate(state.parties):
             seed = (config.seed, index, number)
@@ -279,7 +280,7 @@ def make_result(options: dict[str, Any], config: Config, prepared: Prepared, sta
         **{f"{key}_{who}": scored[who][key] for who in ("common", "mean") for key in ("nll", "bleu", "chrf")},
         "sacrebleu_signature": signature,
         "weights_digest": {who: scored[who]["digest"].hex() for who in models},
-        "environment": environment(),
+        "environment": {**environment(), "device": describe_device(prepared.model.device)},
     }
 
 

@@ -6,7 +6,7 @@
 Reads the runs `local-seed*`, `fedavg-seed*` and those named. `learned`: BLEU and NLL on the test pairs, means of the
 seeds, measured from the clients that reach `LEARNED` BLEU alone. `best`: NLL on the validation pairs of the rounds,
 measured from these clients' mean after the epoch in which it is least, seed by seed. Writes
-benchmarks/results/screening/alone.json.
+benchmarks/results/screening/alone-FOLDER.json.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-RESULT = Path(__file__).parents[1] / "results" / "screening" / "alone.json"
+RESULTS = Path(__file__).parents[1] / "results" / "screening"
 LEARNED = 10.0
 
 
@@ -58,7 +58,7 @@ def main(folder: Path, names: list[str]) -> None:
         ]
         shares = {key: float((mine - alone[key]) / (full - alone[key])) for key, (mine, full) in ends.items()}
         record["shares"][name] = {"learned": shares, "best": [float(share) for share in best]}
-    RESULT.write_text(json.dumps(record, indent=2) + "\n", "utf-8")
+    (RESULTS / f"alone-{folder.name}.json").write_text(json.dumps(record, indent=2) + "\n", "utf-8")
     print(json.dumps(record, indent=2))
 
 
