@@ -66,7 +66,7 @@ results-48: setup
 		$(LONGER)/centroid-100x.toml --seeds 1 2 3 --out runs/multi30k-48
 	@$(BIN)/python benchmarks/keep.py runs/multi30k-48 benchmarks/results/multi30k-48
 
-# Twice as many epochs again, batches twice as large, a falling learning rate, and with a dropout of 0.3: three seeds. On 2 cores about thirteen hours; they and three more shared a GPU for six minutes and a half (MPS).
+# Twice as many epochs again, batches twice as large, a falling learning rate, and with a dropout of 0.3: three seeds. On 2 cores more than half a day; all shared a GPU for a few minutes (MPS).
 LONGEST := $(RECIPES)/multi30k-96
 results-96: setup
 	@$(BIN)/trustformer compare $(LONGEST)/local.toml $(LONGEST)/fedavg.toml $(LONGEST)/centroid-50x.toml \
