@@ -4,22 +4,21 @@
     python benchmarks/screening/alone.py benchmarks/results/multi30k-48 centroid-50x centroid-100x
 
 Reads the runs `local-seed*`, `fedavg-seed*` and those named. `learned`: BLEU and NLL on the test pairs, means of the
-seeds, measured from the clients that reach `LEARNED` BLEU alone. `best`: NLL on the validation pairs of the rounds,
-measured from these clients' mean after the epoch in which it is least, seed by seed. Writes
+seeds, measured from the clients that reach `--learned` BLEU alone. `best`: NLL on the validation pairs of the rounds,
+measured from these clients' mean after the epoch in which it is least, seed by seed; `best_of_both`: FedAvg's too. Writes
 benchmarks/results/screening/alone-FOLDER.json.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 RESULTS = Path(__file__).parents[1] / "results" / "screening"
-LEARNED = 10.0
 
 
 def read(folder: Path, name: str) -> list[tuple[dict[str, Any], np.ndarray]]:
@@ -33,10 +32,10 @@ def read(folder: Path, name: str) -> list[tuple[dict[str, Any], np.ndarray]]:
     return found
 
 
-def main(folder: Path, names: list[str]) -> None:
+def main(folder: Path, names: list[str], learned: float) -> None:
     """Compute and write the shares."""
     local, dense = read(folder, "local"), read(folder, "fedavg")
-    kept = [np.array(result["bleu_per_client"]) >= LEARNED for result, _ in local]
+    kept = [np.array(result["bleu_per_client"]) >= learned for result, _ in local]
     least = [rounds[:, those].mean(1) for (_, rounds), those in zip(local, kept, strict=True)]
     pooled = {}
     for key in ("bleu", "nll"):
@@ -52,15 +51,23 @@ def main(folder: Path, names: list[str]) -> None:
     for name in names:
         runs = read(folder, name)
         ends = {key: [np.mean([r[key] for r, _ in some]) for some in (runs, dense)] for key in ("bleu", "nll")}
-        best = [
-            (curve.min() - mine[-1].mean()) / (curve.min() - full[-1].mean())
-            for curve, (_, mine), (_, full) in zip(least, runs, dense, strict=True)
-        ]
+        best, both = (
+            [
+                float((curve.min() - mine[-1].mean()) / (curve.min() - target(full.mean(1))))
+                for curve, (_, mine), (_, full) in zip(least, runs, dense, strict=True)
+            ]
+            for target in (lambda losses: losses[-1], np.min)
+        )
         shares = {key: float((mine - alone[key]) / (full - alone[key])) for key, (mine, full) in ends.items()}
-        record["shares"][name] = {"learned": shares, "best": [float(share) for share in best]}
+        record["shares"][name] = {"learned": shares, "best": best, "best_of_both": both}
     (RESULTS / f"alone-{folder.name}.json").write_text(json.dumps(record, indent=2) + "\n", "utf-8")
     print(json.dumps(record, indent=2))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("names", nargs="+")
+    parser.add_argument("--learned", type=float, default=10.0)
+    options = parser.parse_args()
+    main(options.folder, options.names, options.learned)
