@@ -76,7 +76,7 @@ results-96: setup
 		$(LONGEST)-dropout/centroid-100x.toml --seeds 1 2 3 --out runs/multi30k-96-dropout
 	@$(BIN)/python benchmarks/keep.py runs/multi30k-96-dropout benchmarks/results/multi30k-96-dropout
 
-# More dropout and a third more epochs, a short fall of the learning rate: three seeds. On 2 cores more than half a day; all shared a GPU for seven minutes (MPS).
+# More dropout and a third more epochs, a short fall of the learning rate: three seeds. On 2 cores the better part of a day (estimated); all shared a GPU for about seven minutes (MPS).
 RESTED := $(RECIPES)/multi30k-128
 results-128: setup
 	@$(BIN)/trustformer compare $(RESTED)/local.toml $(RESTED)/fedavg.toml $(RESTED)/centroid-100x.toml \
