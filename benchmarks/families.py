@@ -27,7 +27,8 @@ CONFIGS = ROOT / "configs" / "families"
 RUNS = ROOT / "runs" / "families"
 RESULTS = ROOT / "benchmarks" / "results" / "families"
 PAGE = ROOT / "docs" / "families.md"
-METHODS = ("local", "fedavg", "centroid")
+METHODS = {"local": (), "fedavg": (), "centroid": ("method.carry=1",)}
+"""With what each was recorded."""
 NAMES = {"marian": "Marian", "t5": "T5", "mbart": "mBART", "gpt2": "GPT-2", "llama": "Llama-style"}
 NAMES |= {"bert": "BERT", "distilbert": "DistilBERT"}
 TASKS = {
@@ -55,8 +56,9 @@ def jobs(names: Sequence[str], seeds: Sequence[int]) -> Iterator[tuple[Path, str
     for seed in seeds:
         for path in sorted(CONFIGS.glob("*.toml")):
             if not names or path.stem in names:
-                for method in METHODS:
-                    yield path, f"{path.stem}-{method}-seed{seed}", [f"method.name={method}", f"seed={seed}"]
+                for method, settings in METHODS.items():
+                    values = [f"method.name={method}", f"seed={seed}", *settings]
+                    yield path, f"{path.stem}-{method}-seed{seed}", values
     if not names or "lora" in names:
         yield CONFIGS / "lora" / "base.toml", "base-seed1", []
         for name in ADAPTERS:

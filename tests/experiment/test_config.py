@@ -151,9 +151,27 @@ def test_a_cooldown_goes_with_one_exchange_a_round() -> None:
 
 
 def test_s_fades_once_a_round() -> None:
-    assert load_config(None, ["method.carry=0.5"]).method.carry == 0.5
     with pytest.raises(ConfigError, match=r"carry is 0\.5 and method.exchanges 2"):
-        load_config(None, ["method.carry=0.5", "method.exchanges=2"])
+        load_config(None, ["method.exchanges=2"])
+    assert load_config(None, ["method.carry=1", "method.exchanges=2"]).method.exchanges == 2
+    assert load_config(None, ["method.variant=partition", "method.exchanges=2"]).method.carry == 0.5  # has no s
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        (["method.carry=1"], "carry = 1.0"),
+        ([], "carry = 0.5"),
+        (["method.name=fedavg"], None),
+        (["method.name=fedavg", "method.carry=1"], "carry = 1.0"),
+    ],
+)
+def test_a_codebook_always_says_how_s_fades(tmp_path: Path, settings: list[str], line: str | None) -> None:
+    """A record says it even at the default; others only where it was set."""
+    config = load_config(None, settings)
+    text = config.to_toml()
+    assert [row for row in text.splitlines() if row.startswith("carry")] == ([line] if line else [])
+    assert load_config(written(tmp_path, text)) == config
 
 
 def test_the_domain_split_of_files_needs_labels() -> None:

@@ -45,10 +45,8 @@ def _check_parts(config: Config) -> None:
     if config.train.cooldown and exchanges > 1:
         what = f"train.cooldown is {config.train.cooldown:g} and method.exchanges {exchanges}"
         raise ConfigError(what, "set train.cooldown to 0, or method.exchanges to 1")
-    if config.method.carry < 1 < exchanges:
-        what = (
-            f"method.carry is {config.method.carry:g} and method.exchanges {exchanges}: it would fade in each of them"
-        )
+    if config.method.coded and config.method.carry < 1 < exchanges:
+        what = f"method.carry is {config.method.carry:g} and method.exchanges {exchanges}: s would fade in each of them"
         raise ConfigError(what, "set one of the two to 1")
 
 

@@ -35,7 +35,7 @@ _LATER = {
     "clients": ("folders",),
     "model": ("task", "architecture", "freeze", "lora_rank"),
     "train": ("cooldown", "device", "precision"),
-    "method": ("partition", "exchanges", "carry", "rho", "blur_weight", "lus_share"),
+    "method": ("partition", "exchanges", "rho", "blur_weight", "lus_share"),
     "evaluation": ("clients",),
 }
 """Keys that a config's text leaves out at their defaults, so that records from before they came are still its own."""
@@ -182,6 +182,8 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             for name in names:
                 if tree[section][name] == defaults[name]:
                     del tree[section][name]
+        if not self.method.coded and self.method.carry == MethodConfig().carry:
+            del tree["method"]["carry"]
         if not self.record_messages:
             del tree["record_messages"]
         for section in ("enclave", "privacy"):  # they hold only what is not the default

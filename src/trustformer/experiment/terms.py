@@ -124,7 +124,7 @@ def make_terms(
         max_norm_milli=round(config.enclave.max_norm * 1e3),
     )
     method = config.method
-    if (method.name, method.variant) == ("centroid", "codebook") and method.carry < 1:
+    if method.coded and method.carry < 1:
         trained = rounds - method.closing_exchanges
         terms = replace(terms, trained=trained, carry_ppm=round(method.carry * 1e6))
     if guarantee is not None and config.privacy.mechanism == "enclave":

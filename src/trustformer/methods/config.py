@@ -26,7 +26,8 @@ class MethodConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         clusters: centroids of a codebook, at most.
         exchanges: of a round: one after its training, the others at once.
         closing_exchanges: exchanges without training after the last round; each shrinks what keeps clients apart.
-        carry: of `codebook`: share of what an answer could not express that the next one after training makes up for.
+        carry: of `codebook`: share of what an answer could not express that the next one after training makes up for;
+            1 where a round has several exchanges.
         rho: of `dp_fedsam`: radius of the perturbation of its steps.
         blur_weight: of `dp_blur_lus`: weight of the penalty on updates beyond the clipping norm.
         lus_share: of `dp_blur_lus`: share of an update's entries that is kept.
@@ -50,7 +51,12 @@ class MethodConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     clusters: Annotated[int, Meta(ge=1, le=65536)] = 256
     exchanges: Annotated[int, Meta(ge=1, le=100)] = 1
     closing_exchanges: Annotated[int, Meta(ge=0, le=100)] = 1
-    carry: Annotated[float, Meta(ge=0, le=1)] = 1.0
+    carry: Annotated[float, Meta(ge=0, le=1)] = 0.5
     rho: Annotated[float, Meta(gt=0, le=10)] = 0.05
     blur_weight: Annotated[float, Meta(ge=0, le=1000)] = 0.1
     lus_share: Annotated[float, Meta(gt=0, le=1)] = 0.5
+
+    @property
+    def coded(self) -> bool:
+        """Whether messages hold centroids with codes: then `block`, `clusters` and `carry` count."""
+        return (self.name, self.variant) == ("centroid", "codebook")
