@@ -27,7 +27,7 @@ class MethodConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         exchanges: of a round: one after its training, the others at once.
         closing_exchanges: exchanges without training after the last round; each shrinks what keeps clients apart.
         carry: of `codebook`: share of what an answer could not express that the next one after training makes up for;
-            1 where a round has several exchanges.
+            has to be 1 where a round has several exchanges.
         rho: of `dp_fedsam`: radius of the perturbation of its steps.
         blur_weight: of `dp_blur_lus`: weight of the penalty on updates beyond the clipping norm.
         lus_share: of `dp_blur_lus`: share of an update's entries that is kept.
