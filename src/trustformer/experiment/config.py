@@ -175,7 +175,10 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         return msgspec.structs.replace(self.model, freeze=(*self.model.freeze, FACTORS_A))
 
     def to_toml(self) -> str:
-        """The config as `load_config` reads it; of newer sections and keys only what is not the default."""
+        """The config as `load_config` reads it; of newer sections and keys only what is not the default.
+
+        A codebook's `carry` is always there: its default was 1 once, and a record must not change with a default.
+        """
         tree = msgspec.to_builtins(self)
         for section, names in _LATER.items():
             defaults = msgspec.to_builtins(type(getattr(self, section))())
