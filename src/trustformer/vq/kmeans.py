@@ -17,12 +17,13 @@ Codes = npt.NDArray[np.int64]
 Nearest = Callable[[Array, Array], Codes]
 """Gives the index of the nearest centroid of each point, as `assign` does: most of the work of k-means."""
 
-_SCORES = 2**17
-"""Scores worked on at a time: 512 KiB, half the second-level cache of a core."""
+_SCORES = 2**20
+"""Scores worked on at a time: 4 MiB. A core's own cache holds an eighth of it, but then threads wait for Python's
+lock: a fifth slower on two, no faster on one. Wide points, in one product of many, go faster in fewer."""
 _SERIAL = 2**18
 """Multiplications up to which OpenBLAS uses one thread. Threads gain little on products so thin, and where cores are
 shared they cost up to ten times the time, waiting for each other. Wider points go in one product of many."""
-_WIDE_SCORES = 2**20
+_WIDE_SCORES = 2**18
 _POINTS = 2**14
 """Points in one block of sums and of hashes."""
 _STEPS = 12
@@ -48,7 +49,7 @@ def assign(X_ND: Array, C_KD: Array) -> Codes:
     rows = _SERIAL // weights_DK.size
     if rows >= 8:
         rows -= rows % 8
-        stack = max(1, _SCORES // len(C_KD) // rows)
+        stack = max(1, min(-(-n_points // rows), _SCORES // (rows * max(weights_DK.shape))))
     else:
         rows, stack = max(1, min(n_points, _WIDE_SCORES // len(C_KD))), 1
     points_SRD = np.ones((stack, rows, width + 1), np.float32)
