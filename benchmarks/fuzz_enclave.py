@@ -156,8 +156,9 @@ class Site:
 
     def honest_round(self) -> bytes:
         """Play a round of three and return the body of its aggregate."""
-        for index, client in enumerate(self.identities):
+        for client in self.identities:
             self.welcome = self.greet(client)
+        for index, client in enumerate(self.identities):
             sealed = self.sealed(client, self.update(index).to_bytes())
             reply = self.enclave.upload(sealed.to_bytes())
             assert Receipt.from_bytes(signed_body(reply, self.welcome.signer, "receipt")).status == "accepted"

@@ -35,6 +35,7 @@ from trustformer.enclave.protocol import (
     NO_BOOT,
     NO_HASH,
     Hello,
+    Manifest,
     Receipt,
     SealedUpdate,
     UploadHeader,
@@ -49,6 +50,7 @@ from trustformer.secure.identity import Identity
 from trustformer.secure.sealing import decrypt_chunks, encrypt_chunks, new_content_key, wrap_key
 from trustformer.vq import body_size
 
+COMMON = b"\1" * 32
 RESULT = Path(__file__).parents[1] / "results" / "enclave.json"
 MEGABYTE = 1e6
 
@@ -111,7 +113,7 @@ class Site:
             run_id=os.urandom(16),
             provider="simulated",
             experiment=bytes(32),
-            common_digest=bytes(32),
+            common_digest=COMMON,
             roster=tuple((client, identity.public) for client, identity in self.identities.items()),
             min_clients=1,
             max_share_ppm=1_000_000,
@@ -131,13 +133,14 @@ class Site:
         )
         self.start_seconds = time.perf_counter() - started
 
-    def hello(self, client: str) -> Welcome:
-        hello = Hello(*(self.config.run_id, client, os.urandom(32), NO_BOOT), 0, NO_HASH, bytes(32))
+    def hello(self, client: str, newest: Manifest | None = None) -> Welcome:
+        seen = (newest.round, newest.hash) if newest else (0, NO_HASH)
+        hello = Hello(*(self.config.run_id, client, os.urandom(32), NO_BOOT), *seen, COMMON)
         reader = Reader(self.enclave.hello(sign(hello.to_bytes(), self.identities[client])), "welcome")
         return Welcome.from_bytes(split_signed(reader.raw(limit=MAX_MESSAGE), "welcome")[0])
 
     def upload(self, client: str, welcome: Welcome, body: bytes, number: int = 1) -> str:
-        payload = Update(number, bytes(32), 100, os.urandom(32), body).to_bytes()
+        payload = Update(number, COMMON, 100, os.urandom(32), body).to_bytes()
         ids = (self.config.run_id, welcome.boot_id, welcome.cfg)
         header = UploadHeader(*ids, number, welcome.attempt, client, len(payload))
         key = new_content_key()
@@ -211,9 +214,11 @@ def memory(folder: Path, clients: int, parameters: int, coding: Coding) -> dict[
                 print(f"  {index + 1} of {clients} clients", file=sys.stderr, flush=True)
         uploading, peak_uploads = time.perf_counter() - started, site.memory("VmHWM")
         started = time.perf_counter()
-        site.enclave.close(1)
+        released = site.enclave.close(1)
         closing, peak_close = time.perf_counter() - started, site.memory("VmHWM")
+        newest = Manifest.from_bytes(split_signed(released.manifest, "manifest")[0])
         for client in list(site.identities)[:2]:  # a second round, which begins with s of the first
+            site.hello(client, newest)
             assert site.upload(client, welcome, body, 2) == "accepted"
         site.enclave.close(2)
         peak = site.memory("VmHWM")

@@ -22,7 +22,7 @@ WIRE_VERSION = "tfl/1"
 MAX_EXAMPLES = 2**24
 """Largest number of training examples one client may claim; bounds the fixed-point sum in the enclave."""
 MAX_TENSORS = 4096
-MAX_ENTRIES = 2**31
+MAX_ENTRIES = 2**30 - 2**18
 
 Field = bytes | str | int
 

@@ -95,3 +95,26 @@ def test_two_configs_of_one_name_and_a_missing_one_are_refused(cli: Cli, setting
     code, _, err = cli("compare", files[0], tmp_path / "none.toml", "--out", tmp_path / "out")
     assert code == 2
     assert "none.toml" in err
+
+
+def test_runs_of_a_file_that_was_changed_in_between_are_not_compared(
+    cli: Cli, settings: list[str], corpus_files: Path, tmp_path: Path
+) -> None:
+    train = tmp_path / "train.tsv"
+    train.write_bytes((corpus_files / "train.tsv").read_bytes())
+    fast = [f"data.train={train}", "rounds=1", "clients.count=2", "model.max_length=16"]
+    files = configs(tmp_path, settings, a=[*fast, "method.name=local"], b=[*fast, "method.name=fedavg"])
+    assert cli("compare", files[0], "--out", tmp_path / "out").code == 0
+    lines = train.read_text("utf-8").splitlines(keepends=True)
+    train.write_text("".join(reversed(lines)), "utf-8")
+    code, _, err = cli("compare", *files, "--out", tmp_path / "out")
+    assert code == 2
+    assert "a-seed1" in err
+    assert "b-seed1 were run on different data: data:" in err
+
+
+def test_clients_of_another_number_are_not_compared(cli: Cli, settings: list[str], tmp_path: Path) -> None:
+    files = configs(tmp_path, settings, a=[], b=["method.name=local", "clients.count=2"])
+    code, _, err = cli("compare", *files, "--out", tmp_path / "out")
+    assert code == 2
+    assert "b and a differ in clients.count" in err

@@ -154,6 +154,7 @@ def test_what_a_round_releases_and_what_stays_hold_the_noise_together(tmp_path: 
     for number in (1, 2):
         for player in players.values():
             player.hello()
+        for player in players.values():
             assert player.channel.upload(player.update(nothing)) == "accepted"
         host.close(number)
         for player in players.values():

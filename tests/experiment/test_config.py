@@ -138,6 +138,12 @@ def test_every_part_of_a_pass_can_be_named_with_four_digits(parts: int) -> None:
     assert round(1 / load_config(None, [f"train.local_epochs={1 / parts:.4g}"]).train.local_epochs) == parts
 
 
+def test_a_translation_between_one_language_is_refused() -> None:
+    files = [f"data.{split}={split}" for split in ("train", "valid", "test")]
+    with pytest.raises(ConfigError, match="are both 'en'"):
+        load_config(None, ["data.source=text", "data.source_language=en", *files])
+
+
 def test_parts_of_a_pass_go_with_one_exchange_a_round() -> None:
     overrides = ["train.local_epochs=0.5", "method.exchanges=2", "method.variant=partition"]
     with pytest.raises(ConfigError, match="exchanges 2"):

@@ -11,6 +11,10 @@ from typing import Any
 import pytest
 
 from trustformer.enclave.config import RunConfig
+from trustformer.experiment.config import load_config
+from trustformer.experiment.layers import embeddings_of
+from trustformer.experiment.prepare import prepare
+from trustformer.models.seq2seq import PRESETS
 from trustformer.vq import body_size
 
 Run = tuple[Path, dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]
@@ -23,7 +27,9 @@ def runs(tiny_run: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempP
     def go(method: str) -> Run:
         if method not in known:
             out = tmp_path_factory.mktemp("layers") / method
-            result = tiny_run(out, f"method.name={method}", "clients.late=0.3" if method == "centroid" else "seed=1")
+            more = {"centroid": "clients.late=0.3", "partition": "method.variant=partition"}
+            name = "centroid" if method in more else method
+            result = tiny_run(out, f"method.name={name}", more.get(method, "seed=1"))
             layers = json.loads((out / "layers.json").read_text("utf-8"))
             rounds = [json.loads(line) for line in (out / "rounds.jsonl").read_text("utf-8").splitlines()]
             known[method] = out, result, layers, rounds
@@ -32,7 +38,7 @@ def runs(tiny_run: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempP
     return go
 
 
-@pytest.mark.parametrize("method", ["fedavg", "centroid"])
+@pytest.mark.parametrize("method", ["fedavg", "centroid", "partition"])
 def test_bytes_of_layers_add_up_to_a_message(runs: Callable[[str], Run], method: str) -> None:
     out, result, layers, _ = runs(method)
     terms = RunConfig.from_bytes((out / "terms.bin").read_bytes())
@@ -44,7 +50,7 @@ def test_bytes_of_layers_add_up_to_a_message(runs: Callable[[str], Run], method:
     assert result["embedding_parameters"] == embeddings[0]["parameters"]
 
 
-@pytest.mark.parametrize("method", ["fedavg", "centroid"])
+@pytest.mark.parametrize("method", ["fedavg", "centroid", "partition"])
 def test_the_factor_without_embeddings_follows_from_ledger_and_layers(runs: Callable[[str], Run], method: str) -> None:
     out, result, layers, rounds = runs(method)
     ledger = [json.loads(line) for line in (out / "ledger.jsonl").read_text("utf-8").splitlines()]
@@ -78,3 +84,12 @@ def test_runs_without_an_exchange_have_layers_that_do_not_travel(runs: Callable[
     assert {layer[way]["bytes"] for layer in layers for way in ("up", "down")} == {0}
     assert result["compression_up_without_embeddings"] is None
     assert not any("drift" in record for record in rounds)
+
+
+def test_a_feed_forward_matrix_as_wide_as_the_vocabulary_is_no_embedding(
+    settings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PRESETS, "tiny", {"d_model": 32, "layers": 1, "heads": 2, "ffn": 150})
+    prepared = prepare(load_config(None, settings))
+    wide = {name for name, values in prepared.start.items() if prepared.tokenizer.vocab_size in values.shape}
+    assert {"model.shared.weight"} == embeddings_of(prepared.model) < wide

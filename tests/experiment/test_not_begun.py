@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from trustformer.errors import ConfigError, DataError
+from trustformer.errors import ConfigError, DataError, TrustformerError
 from trustformer.experiment.record import RunDirectory
 
 
@@ -17,6 +17,11 @@ def test_a_wrong_file_does_not_take_the_place(tiny_run: Callable[..., dict[str, 
     out = tmp_path / "run"
     with pytest.raises(DataError, match=r"no\.tsv"):
         tiny_run(out, "data.source=tsv", "data.train=no.tsv", "data.valid=no.tsv", "data.test=no.tsv")
+    assert not out.exists()
+    with pytest.raises(ConfigError, match="nowhere"):
+        tiny_run(out, f"clients.cohorts={tmp_path / 'nowhere'}")
+    with pytest.raises(TrustformerError, match="too few for 1,000 parts"):
+        tiny_run(out, "train.local_epochs=0.001")
     assert not out.exists()
     tiny_run(out, "method.name=local")
     assert (out / "result.json").is_file()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from playground import Party
 
-from trustformer.codec.weights import Weights
+from trustformer.codec.weights import Weights, weights_digest
 from trustformer.errors import MessageError, ProtocolError, SealError
 from trustformer.experiment.cohorts import make_cohorts
 from trustformer.federation.client import Client
@@ -222,3 +222,15 @@ def test_a_host_attaches_the_rounds_that_were_asked_for_under_signature(
     with pytest.raises(MessageError, match=f"rounds after {beside}, but is signed for those after 2"):
         list(channel.sync(client.position))
     assert not read
+
+
+def test_without_a_common_model_a_client_beyond_max_lag_keeps_its_weights(party: Callable[..., Party]) -> None:
+    play = party("clients.max_lag=1", "method.variant=paper", "method.ratio=0.2")
+    play.play(1)
+    before = weights_digest(play.clients[2].state.weights)
+    for number in (2, 3, 4):
+        play.play(number, "01")
+    play.clients[2].ask_common(play.clients[0])
+    assert (play.clients[2].state.round, weights_digest(play.clients[2].state.weights)) == (4, before)
+    assert not play.sent("common")
+    assert play.play(5) == dict.fromkeys("012", "accepted")

@@ -260,11 +260,12 @@ def test_single_texts_with_labels_are_a_corpus_too(
     assert "line 2" in warnings[0]
 
 
-def test_a_label_that_training_has_not_is_an_error(prepared: Callable[..., Prepared], tmp_path: Path) -> None:
+def test_a_label_that_training_has_not_ends_a_run_before_it_trains(tiny_run: Run, tmp_path: Path) -> None:
     (tmp_path / "labels").write_text("strange\n" * 6)
-    made = prepared(*of("classification", "bert"), f"data.test_domains={tmp_path / 'labels'}")
-    with pytest.raises(DataError, match="'strange'"):
-        made.task.examples(made.corpus.test, 48)
+    values = [*of("classification", "bert"), f"data.test_domains={tmp_path / 'labels'}"]
+    with pytest.raises(DataError, match="'strange' is none of the training text's"):
+        tiny_run(tmp_path / "run", *values)
+    assert not (tmp_path / "run").exists()
 
 
 def test_macro_f1_by_hand() -> None:

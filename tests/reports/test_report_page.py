@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import html
+import io
 import json
 import re
 from html.parser import HTMLParser
@@ -12,11 +13,14 @@ from typing import Any
 
 import pytest
 from results_kit import make_result, make_results, write_runs
+from rich.console import Console
 
 from trustformer.errors import ConfigError, DataError
 from trustformer.reports.collect import collect
 from trustformer.reports.page import render
-from trustformer.reports.sections import layer_name
+from trustformer.reports.sections import client_table, layer_name
+from trustformer.reports.summary import summarise
+from trustformer.reports.tables import samples_table
 
 Results = list[dict[str, Any]]
 VOID = {"meta", "link", "br", "path", "circle", "use"}
@@ -144,3 +148,32 @@ def test_what_cannot_be_reported_is_refused(results: Results, tmp_path: Path) ->
     (paths[0] / "rounds.jsonl").write_text("{", "utf-8")
     with pytest.raises(DataError, match=r"rounds\.jsonl is damaged"):
         collect([paths[0]])
+
+
+def test_configs_of_one_folder_name_are_rows_of_their_own(tmp_path: Path) -> None:
+    fine = make_result("centroid", 1, 20.0, 2.0, 25.0, config="mine")
+    coarse = make_result("centroid", 2, 10.0, 3.0, 50.0, config="mine")
+    for name, result in (("A", fine), ("B", coarse)):
+        (path,) = write_runs([result], tmp_path / name)
+        config = (path / "config.toml").read_text("utf-8")
+        (path / "config.toml").write_text(config + f"block = {4 if name == 'A' else 8}\n", "utf-8")
+    runs = collect([tmp_path / "A", tmp_path / "B"])
+    assert [run.result["config"] for run in runs] == ["mine", "B/mine"]
+
+
+def test_many_clients_beside_a_method_without_models_of_their_own() -> None:
+    own = make_result("local", 1, 20.0, 3.0, None, bleu_per_client=[float(n) for n in range(9)])
+    none = make_result("dp_fedavg", 1, 10.0, 3.0, 1.0, bleu_per_client=[], bleu_common=10.0)
+    _, lines = client_table(summarise([own, none]))
+    assert [line[1:4] for line in lines] == [["0.0", "4.0", "8.0"], ["-", "-", "-"]]
+
+
+def test_sentences_with_other_line_separators_stay_with_their_translations(tmp_path: Path) -> None:
+    result = make_result("local", 1, 20.0, 3.0, None, config="local")
+    (path,) = write_runs([result], tmp_path)
+    odd = "".join(f"a\u2028b\x85 {number}\tt {number}\n" for number in range(4))
+    (path / "translations" / "source.tsv").write_bytes(odd.encode())
+    console = Console(width=200, file=io.StringIO())
+    console.print(samples_table([result], [path], count=4))
+    shown = console.file.getvalue()
+    assert all(f"t {number}" in shown for number in range(4))

@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _complain(what, _HINTS.get(error.errno or 0, ""), debug=options.debug)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; what was done is saved", file=sys.stderr)
+        print("interrupted", file=sys.stderr)
         return 130
     except Exception as error:  # a damaged file, or a fault of this program
         what = f"{type(error).__name__}: {error}"

@@ -30,7 +30,7 @@ from trustformer.vq.kmeans import Array
 
 Choice = Literal["rotating", "drift", "history", "random"]
 
-_BODY = "centroids"
+BODY = "centroids"
 """Name of the one flat tensor that holds the centroids of all matrices."""
 _ROUNDING = 1e-9
 """70 x 0.1 is a little more than 7."""
@@ -57,13 +57,18 @@ class PartitionCodec:
         """All centroids as one flat fp16 tensor, then the one-dimensional tensors: nothing else is sent."""
         floats = self.floats
         vectors = tuple(spec for spec in self.tensors if len(spec.shape) == 1)
-        centroids = (TensorSpec(_BODY, (floats,)),) if floats else ()
+        centroids = (TensorSpec(BODY, (floats,)),) if floats else ()
         return Layout((Group(Dense("float16"), centroids + vectors),))
 
     @cached_property
     def floats(self) -> int:
         """Entries of all centroids of a message; what an exchange's clusters leave over is zero."""
-        return sum(self.clusters(spec) * width(spec) for spec in self.matrices)
+        return sum(self.contents.values())
+
+    @property
+    def contents(self) -> dict[str, int]:
+        """Entries of each matrix in that tensor; `drift` shares them out anew in every exchange."""
+        return {spec.name: self.clusters(spec) * width(spec) for spec in self.matrices}
 
     @property
     def answer(self) -> Layout:
@@ -130,7 +135,7 @@ class PartitionExchange:
             flat[at : at + centroids.size] = centroids.reshape(-1)
             at += centroids.size
         vectors = {name: values for name, values in drift.items() if name not in partition.labels}
-        return encode(self.codec.upload, ({_BODY: flat} if flat.size else {}) | vectors, rng)
+        return encode(self.codec.upload, ({BODY: flat} if flat.size else {}) | vectors, rng)
 
     def adopt(self, weights: Weights, common: Weights, answer: bytes, own: bytes | None) -> tuple[Weights, Weights]:
         """Return the client's weights and the common model after an exchange, as `DriftCodec.adopt` does."""
@@ -140,7 +145,7 @@ class PartitionExchange:
 
     def _decode(self, body: bytes, partition: Partition) -> Weights:
         tensors = decode(self.codec.upload, body)
-        flat, at = tensors.pop(_BODY, np.empty(0, np.float32)), 0
+        flat, at = tensors.pop(BODY, np.empty(0, np.float32)), 0
         for spec in self.codec.matrices:
             shape = (partition.clusters[spec.name], width(spec))
             C_KD = flat[at : at + math.prod(shape)].reshape(shape)

@@ -111,8 +111,8 @@ class Service:
                 status, answer = b"\1", _error(error)
             except Exception as error:
                 # A fault of this program: its text may quote a payload, so only its class is told.
-                if operation == CLOSE and not isinstance(error, OSError):
-                    raise  # the round's sums may be gone: another boot collects them anew
+                if operation in (UPLOAD, CLOSE) and not isinstance(error, OSError):
+                    raise  # the round's sums may be gone or hold a part: another boot collects them anew
                 print(f"error: {type(error).__name__} in operation {operation!r}", file=sys.stderr, flush=True)
                 status, answer = b"\1", _error(TrustformerError(f"the enclave failed with {type(error).__name__}"))
             _reply(connection, status, answer)

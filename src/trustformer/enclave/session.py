@@ -181,7 +181,7 @@ class Enclave:
             if known is not None:
                 return "accepted" if known[1] == update.commitment else "duplicate"
             common = self._common or self._history.common_digest(self._position)
-            if update.round != header.round or update.common_digest != common:
+            if update.round != header.round or update.common_digest != common or common == NO_HASH:
                 return "refused"
             self._mean.add(update.num_examples, update.body)
         except (MessageError, SealError):

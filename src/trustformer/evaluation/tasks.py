@@ -122,7 +122,7 @@ class Translation(_UsesAll):
             chosen = [i for i, pair in enumerate(test) if pair.domain == domain]
             part = score([translations[i] for i in chosen], [test[i].target for i in chosen])
             domains[domain] = {"pairs": len(chosen), "bleu": part.bleu, "chrf": part.chrf}
-        nll = negative_log_likelihood(model, self.examples(test, max_length))
+        nll = negative_log_likelihood(model, self.examples(test, max_length), report)
         return Evaluation(
             {"bleu": scores.bleu, "chrf": scores.chrf, "nll": nll},
             translations,
@@ -191,20 +191,28 @@ class Classification(_UsesAll):
     def __init__(self, tokenizer: HubTokenizer, side: Side, labels: Sequence[str]) -> None:
         self._tokenizer, self._side, self._labels = tokenizer, side, tuple(labels)
 
+    def usable(self, pairs: Sequence[Pair], max_length: int) -> Sequence[int]:
+        """Every pair; raises as `examples` does, so that a test set is looked at before anything is trained."""
+        self._check(pairs)
+        return super().usable(pairs, max_length)
+
     def examples(self, pairs: Sequence[Pair], max_length: int) -> list[Example]:
         """Tokenise one side; the target is the label's number.
 
         Raises:
             DataError: a pair has no label, or one that training text has not.
         """
+        self._check(pairs)
+        rows = self._tokenizer.encode([getattr(pair, self._side) for pair in pairs], max_length)
+        return [Example(ids, [self._labels.index(pair.domain)]) for ids, pair in zip(rows, pairs, strict=True)]
+
+    def _check(self, pairs: Sequence[Pair]) -> None:
         unknown = sorted({pair.domain for pair in pairs} - set(self._labels))
         if unknown:
             raise DataError(
                 f"the label {unknown[0]!r} is none of the training text's" if unknown[0] else "a text has no label",
                 "give data.train_domains, data.valid_domains and data.test_domains with the same labels",
             )
-        rows = self._tokenizer.encode([getattr(pair, self._side) for pair in pairs], max_length)
-        return [Example(ids, [self._labels.index(pair.domain)]) for ids, pair in zip(rows, pairs, strict=True)]
 
     def evaluate(
         self, model: Model, test: Sequence[Pair], config: EvaluationConfig, max_length: int, report: Report

@@ -76,6 +76,10 @@ def _check_data(config: Config) -> None:
             raise ConfigError(f"data.{name} is missing", hint)
     if data.source in ("tsv", "lines") and config.clients.split == "domain" and not data.train_domains:
         raise ConfigError("clients.split is domain without labels", "--set data.train_domains=FILE")
+    by_language = data.source in ("tmx", "jsonl", "text", "hf") and config.model.task == "translation"
+    if by_language and data.source_language == data.target_language:
+        both = f"data.source_language and data.target_language are both {data.source_language!r}"
+        raise ConfigError(both, "--set data.target_language=CODE")
     for split in SPLITS:
         if data.source not in ("tsv", "lines", "toy") and getattr(data, f"{split}_domains"):
             raise ConfigError(f"data.{split}_domains is of tsv and lines", f"{data.source} holds its labels itself")

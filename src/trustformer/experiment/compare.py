@@ -28,12 +28,13 @@ _PATIENCE = 3.0
 
 @dataclass
 class Job:
-    """One run: a config with its file's name, a seed and a directory."""
+    """One run: a config with its file's name, a seed and a directory; `said`: bytes of its log before it began."""
 
     config_name: str
     config: Config
     out: Path
     process: subprocess.Popen[bytes] | None = None
+    said: int = 0
 
     @property
     def name(self) -> str:
@@ -44,7 +45,7 @@ class Job:
     def rounds(self) -> int:
         """Lines its record will have: rounds, with every exchange and those at the end where the method has any."""
         method, rounds = self.config.method, self.config.rounds
-        return rounds * method.exchanges + method.closing_exchanges if method.name == "centroid" else rounds
+        return rounds * method.exchanges + method.closing_exchanges if method.repeats else rounds
 
     @property
     def log(self) -> Path:
@@ -71,6 +72,7 @@ class Job:
         # One thread for numpy too: two runs side by side would otherwise fight for the cores.
         environment = os.environ | {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
         with open(self.log, "ab") as log:
+            self.said = log.tell()
             self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment)
 
 
@@ -81,6 +83,9 @@ def plan(configs: Sequence[tuple[str, Config]], seeds: Sequence[int], out: Path)
         for section in ("data", "tokenizer", "model", "evaluation"):
             if getattr(config, section) != getattr(first, section):
                 raise ConfigError(f"{name} and {configs[0][0]} differ in [{section}]", "compare like with like")
+        for key in ("count", "split", "alpha", "folders"):
+            if getattr(config.clients, key) != getattr(first.clients, key):
+                raise ConfigError(f"{name} and {configs[0][0]} differ in clients.{key}", "compare like with like")
     names = [name for name, _ in configs]
     if len(set(names)) < len(names):
         raise ConfigError("two configs have the same file name", "the name labels the run directory")
@@ -137,7 +142,22 @@ def execute(jobs: Sequence[Job], parallel: int, reporter: Reporter) -> list[dict
         raise
     if failed:
         raise TrustformerError(f"{failed[0].name} failed: {_last_error(failed[0])}", f"see {failed[0].log}")
-    return [result for job in jobs if (result := job.result) is not None]
+    results = [result for job in jobs if (result := job.result) is not None]
+    _check_same_data(jobs, results)
+    return results
+
+
+def _check_same_data(jobs: Sequence[Job], results: Sequence[dict[str, Any]]) -> None:
+    """Raise `ConfigError` where a data file was changed after some of the runs: signatures name its digest."""
+    seen: dict[int, tuple[Job, str]] = {}
+    for job, result in zip(jobs, results, strict=True):
+        data = next((part for part in result["signature"].split("|") if part.startswith("data:")), "")
+        other, before = seen.setdefault(job.config.seed, (job, data))
+        if data != before:
+            raise ConfigError(
+                f"{other.out} and {job.out} were run on different data: {before} and {data}",
+                "a data file has changed since: remove the older folder, or choose another --out",
+            )
 
 
 def _stop(job: Job) -> None:
@@ -152,7 +172,7 @@ def _stop(job: Job) -> None:
 
 
 def _last_error(job: Job) -> str:
-    lines = job.log.read_text("utf-8", "replace").splitlines()
+    lines = job.log.read_bytes()[job.said :].decode("utf-8", "replace").splitlines()
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     return errors[-1] if errors else "it ended without a result"
 

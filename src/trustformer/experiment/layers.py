@@ -4,9 +4,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
+from torch import nn
+
+from trustformer.codec.partition import BODY, PartitionCodec
 from trustformer.codec.rates import whole_name
 from trustformer.codec.weights import Weights
 from trustformer.federation.client import Client
@@ -15,43 +19,53 @@ from trustformer.methods import Codec
 from trustformer.vq import body_size
 
 
-def describe_layers(weights: Weights, codec: Codec | None, vocab_size: int) -> list[dict[str, Any]]:
+def embeddings_of(model: Any) -> set[str]:
+    """Return the names of a model's vocabulary matrices: those that read tokens and the one that writes them."""
+    read, written = model.get_input_embeddings(), model.get_output_embeddings()
+    alike = [m for m in model.modules() if isinstance(m, nn.Embedding) and m.num_embeddings == read.num_embeddings]
+    matrices = {id(module.weight) for module in (read, written, *alike) if module is not None}
+    return {name for name, parameter in model.named_parameters() if id(parameter) in matrices}
+
+
+def describe_layers(weights: Weights, codec: Codec | None, embeddings: Collection[str]) -> list[dict[str, Any]]:
     """Return one entry a tensor, in the model's order; `layers.json` of a run.
 
     Args:
         weights: the model's trainable tensors.
         codec: what is exchanged; None for no exchange.
-        vocab_size: a matrix with so many rows is an embedding.
+        embeddings: names of the vocabulary matrices, from `embeddings_of`.
 
     Returns:
         `name`, `shape`, `parameters`, `embedding`, and for `up` and `down` its `group` (tensors of one group share a
         codebook), `coding` and `bytes` of one message; None and 0 where it does not travel. What a group shares is
         counted to its tensors by their entries, so the bytes add up to the message's body. Of a tensor that travels in
-        pieces, group and coding are those of the last.
+        pieces, group and coding are those of the last; of variant `partition`, the budget of a matrix is counted.
     """
     layouts = {"up": codec.upload, "down": codec.answer} if codec is not None else {}
-    travels = {way: _travelling(layout) for way, layout in layouts.items()}
+    inside = {BODY: codec.contents} if isinstance(codec, PartitionCodec) else {}
+    travels = {way: _travelling(layout, inside) for way, layout in layouts.items()}
     absent = {"group": None, "coding": None, "bytes": 0}
     return [
         {
             "name": name,
             "shape": list(values.shape),
             "parameters": values.size,
-            "embedding": values.ndim == 2 and vocab_size in values.shape,
+            "embedding": name in embeddings,
             **{way: travels.get(way, {}).get(name, absent) for way in ("up", "down")},
         }
         for name, values in weights.items()
     ]
 
 
-def _travelling(layout: Layout) -> dict[str, dict[str, Any]]:
+def _travelling(layout: Layout, inside: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for number, group in enumerate(layout.groups, 1):
         size, entries = body_size(Layout((group,))), sum(spec.size for spec in group.tensors)
         fields = {name: getattr(group.coding, name) for name in group.coding.__slots__}
         coding = " ".join([type(group.coding).__name__.lower(), *(f"{key}={value}" for key, value in fields.items())])
-        for spec in group.tensors:
-            name, share = whole_name(spec.name), round(size * spec.size / entries, 1)
+        parts = [inside.get(spec.name, {spec.name: spec.size}).items() for spec in group.tensors]
+        for part, held in chain.from_iterable(parts):
+            name, share = whole_name(part), round(size * held / entries, 1)
             earlier = found.get(name, {"bytes": 0.0})["bytes"]
             found[name] = {"group": number, "coding": coding, "bytes": round(earlier + share, 1)}
     return found

@@ -26,7 +26,7 @@ from trustformer.message import digest, enc
 from trustformer.methods import Method, build
 from trustformer.models.families import architecture_of, make_model
 from trustformer.models.seq2seq import PRESETS, Model, frozen_weights, get_weights
-from trustformer.training import device_of, nearest_on
+from trustformer.training import check_parts, device_of, nearest_on
 
 TOY_PAIRS = 6000
 
@@ -85,6 +85,8 @@ def prepare(config: Config, tokenizer: Tokenizer | None = None) -> Prepared:
     examples = task.examples(corpus.train, config.model.max_length)
     width = len(str(count - 1))
     clients = {f"{index:0{width}d}": [examples[i] for i in part] for index, part in enumerate(parts)}
+    for held in clients.values() if config.privacy.mechanism != "records" else ():
+        check_parts(held, config.train)
     sizes = {client: len(held) for client, held in clients.items()}
     promise = guarantee(config, sizes, method)
     if promise is not None:

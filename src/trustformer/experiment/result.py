@@ -15,7 +15,7 @@ from trustformer.data.corpus import Pair
 from trustformer.errors import TrustformerError
 from trustformer.evaluation.tasks import Evaluation
 from trustformer.experiment.config import Config
-from trustformer.experiment.layers import describe_layers, without_embeddings
+from trustformer.experiment.layers import describe_layers, embeddings_of, without_embeddings
 from trustformer.experiment.prepare import Prepared
 from trustformer.experiment.record import RunDirectory
 from trustformer.experiment.reporter import Reporter
@@ -155,7 +155,7 @@ def _bytes(prepared: Prepared, ledger: Ledger, directory: RunDirectory) -> dict[
     taken_part = sum(len(record["present"]) for record in directory.rounds() if record["training"])
     dense = 4 * sum(values.size for values in prepared.start.values())
     codec = prepared.method.codec
-    layers = describe_layers(prepared.start, codec, prepared.tokenizer.vocab_size)
+    layers = describe_layers(prepared.start, codec, embeddings_of(prepared.model))
     embedded = sum(layer["parameters"] for layer in layers if layer["embedding"])
     numbers: dict[str, Any] = {"embedding_parameters": embedded}
     directions: tuple[Direction, ...] = ("up", "down")

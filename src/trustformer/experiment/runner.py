@@ -20,7 +20,7 @@ from trustformer.errors import TrustformerError
 from trustformer.evaluation.translation import negative_log_likelihood
 from trustformer.experiment.cohorts import make_cohorts
 from trustformer.experiment.config import Config
-from trustformer.experiment.layers import describe_layers, exchanged
+from trustformer.experiment.layers import describe_layers, embeddings_of, exchanged
 from trustformer.experiment.parties import Federation, assemble
 from trustformer.experiment.prepare import Prepared, prepare
 from trustformer.experiment.record import RunDirectory, environment
@@ -53,13 +53,11 @@ def run(config: Config, out: Path, reporter: Reporter, *, resume: bool = False) 
         torch.set_num_threads(config.threads)
         reporter.note("reading data, preparing vocabulary and model")
         try:
-            prepared = _prepare(config, directory)
+            prepared, cohorts = _prepare(config, directory)
         except TrustformerError:
             directory.abandon()  # a mended config may take the same place
             raise
-        rounds = prepared.method.total(config.rounds)
-        cohorts = make_cohorts(config, list(prepared.clients), rounds)
-        federation = assemble(config, prepared, directory, rounds)
+        federation = assemble(config, prepared, directory, len(cohorts))
         try:
             return _run(config, prepared, directory, federation, cohorts, reporter)
         finally:
@@ -96,16 +94,17 @@ def _run(
     return result
 
 
-def _prepare(config: Config, directory: RunDirectory) -> Prepared:
+def _prepare(config: Config, directory: RunDirectory) -> tuple[Prepared, list[Cohort]]:
     stored = directory.path / "tokenizer.model"
     prepared = prepare(config, stored_tokenizer(stored) if stored.exists() else None)
+    cohorts = make_cohorts(config, list(prepared.clients), prepared.method.total(config.rounds))
     if not stored.exists():
         device = describe_device(prepared.model.device)
         directory.write_json("environment.json", {**environment(), "device": device})
-        layers = describe_layers(prepared.start, prepared.method.codec, prepared.tokenizer.vocab_size)
+        layers = describe_layers(prepared.start, prepared.method.codec, embeddings_of(prepared.model))
         directory.write_json("layers.json", layers)
         directory.write("tokenizer.model", prepared.tokenizer.model)
-    return prepared
+    return prepared, cohorts
 
 
 def _announce(config: Config, prepared: Prepared, directory: RunDirectory, reporter: Reporter) -> None:
@@ -131,6 +130,8 @@ def _announce(config: Config, prepared: Prepared, directory: RunDirectory, repor
             f"cohorts), delta {promise.delta:g}, unit {promise.unit}: noise multiplier {promise.noise_multiplier:g} at "
             f"norm {promise.clipping_norm:g}, {promise.steps:,} releases at rate {promise.sample_rate:.3g}"
         )
+    if prepared.method.codec is None and (config.clients.participation < 1 or config.clients.cohorts):
+        reporter.note(f"warning: with {config.method.name} every client trains in every round, whatever the cohorts")
     if prepared.method.codec is not None:
         reporter.note(BANNER)
         if config.record_messages:

@@ -17,12 +17,12 @@ import numpy as np
 
 from trustformer.codec.weights import Weights, energies
 from trustformer.data.batches import Example
-from trustformer.enclave.protocol import NO_HASH, Manifest
+from trustformer.enclave.protocol import NO_HASH, Manifest, Welcome
 from trustformer.errors import ProtocolError, RoundsGoneError, TrustformerError
 from trustformer.federation.channel import Channel, Position
 from trustformer.federation.common import CommonReply, CommonRequest
 from trustformer.federation.store import ClientState, ClientStore
-from trustformer.message import Aggregate, Update
+from trustformer.message import MAX_EXAMPLES, Aggregate, Update
 from trustformer.methods import Codec, Exchange
 from trustformer.training import OptimizerState, TrainResult
 
@@ -100,7 +100,7 @@ class Client:
         self.id, self._index, self._examples = client_id, index, examples
         self._trainer, self._store, self._codec, self._channel = trainer, store, codec, channel
         self._seed, self._max_lag = seed, max_lag
-        self._shares = len(examples) if weighted else 1
+        self._shares = min(len(examples), MAX_EXAMPLES) if weighted else 1
         self.state = store.load() or ClientState(dict(start), dict(common))
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self.exchanged: dict[str, tuple[float, float]] = {}
@@ -250,10 +250,16 @@ class Client:
     def ask_common(self, sponsor: Sponsor) -> None:
         """Take the dense common model from another client and start from it.
 
+        Without a common model (variant `paper`) there is nothing to take: the client keeps its weights and goes on from
+        the newest round, as it would have after adopting rounds that it had no part in.
+
         Raises:
             ProtocolError: the sponsor's model is not the one most clients hold, or too few have said what that is.
         """
         welcome = self.channel.hello(self._standing)
+        if not self.state.common:
+            self._go_on_from(welcome)
+            return
         if welcome.common_digest == NO_HASH:
             raise ProtocolError("too few clients have said yet which common model they hold", "it is tried again")
         request = CommonRequest.new(self.channel, welcome.round)
@@ -263,6 +269,9 @@ class Client:
         if self._codec.at(self._seed, welcome.round + 1).digest(common) != welcome.common_digest:
             raise ProtocolError(f"client {sponsor.id} offers another common model than most clients hold")
         self.state.weights, self.state.common = dict(common), common
+        self._go_on_from(welcome)
+
+    def _go_on_from(self, welcome: Welcome) -> None:
         self.state.round, self.state.manifest_hash = welcome.round, welcome.manifest_hash
         self.state.pending = None
         self._store.save(self.state)

@@ -182,7 +182,7 @@ class Member:
     def _take_part(self, number: int) -> str:
         """Catch up, train, and send; return the receipt's status."""
         self._greet()
-        if self._client.channel.welcome.round + 1 != number:
+        if self._client.channel.welcome.round + 1 != number or number > self._terms.rounds:
             raise ProtocolError(f"the host asks for round {number}, the enclave is at another")
         report = partial(self._report, number)
         trains = self._trains(number)

@@ -41,7 +41,8 @@ a SuperLink answers some 270 requests a second (docs/scale.md)."""
 NOT_CONNECTED = "not connected"
 _REFUSALS = (401, 403, 412)
 """Statuses of a node that Flower does not know: 412 when it activates, the others later."""
-_FAULTS = (httpx.HTTPError, ObjectPullError, ObjectPushError, MessageError)
+_FAULTS = (httpx.HTTPError, ObjectPullError, ObjectPushError, MessageError, ValueError, IndexError)
+"""The last two: what the SuperLink sent is not what Flower's client reads."""
 
 
 class LostError(TrustformerError):

@@ -60,3 +60,8 @@ class MethodConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     def coded(self) -> bool:
         """Whether messages hold centroids with codes: then `block`, `clusters` and `carry` count."""
         return (self.name, self.variant) == ("centroid", "codebook")
+
+    @property
+    def repeats(self) -> bool:
+        """Whether drifts can be exchanged again without training: then `exchanges` and `closing_exchanges` count."""
+        return self.name == "centroid" and self.variant != "paper"

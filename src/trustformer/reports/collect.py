@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +94,18 @@ def collect(paths: Sequence[Path]) -> list[Run]:
     for run in runs:
         key = json.dumps({**run.config, "seed": None}, sort_keys=True)
         run.result["beams"] = run.config.get("evaluation", {}).get("beams")
-        run.result["config"] = names.setdefault(key, run.path.name.removesuffix(f"-seed{run.result['seed']}"))
+        if key not in names:
+            names[key] = _free_name(run, set(names.values()))
+        run.result["config"] = names[key]
     return _without_repeats(runs)
+
+
+def _free_name(run: Run, taken: set[str]) -> str:
+    """The folder's name without its seed, with that of the folder above where another config has it."""
+    name = run.path.name.removesuffix(f"-seed{run.result['seed']}")
+    if name in taken:
+        name = f"{run.path.resolve().parent.name}/{name}"
+    return name if name not in taken else next(f"{name}-{n}" for n in count(2) if f"{name}-{n}" not in taken)
 
 
 def runs_of(row: Row, runs: Iterable[Run]) -> list[Run]:

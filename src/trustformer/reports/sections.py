@@ -61,7 +61,7 @@ def client_table(rows: Sequence[Row]) -> Table:
     lines = []
     for row in rows:
         scores = np.mean([result["bleu_per_client"] for result in row.results], axis=0)
-        values = [f"{score:.1f}" for score in (np.quantile(scores, [0, 0.5, 1]) if many else scores)]
+        values = [f"{score:.1f}" for score in (np.quantile(scores, [0, 0.5, 1]) if many and len(scores) else scores)]
         common = f"{row.bleu_common.mean:.1f}" if row.bleu_common else "-"
         lines.append([row.name, *values, *["-"] * (len(heading) - len(values)), f"{row.bleu.mean:.1f}", common])
     return ["BLEU", *heading, "mean", "common model G"], lines
@@ -141,7 +141,9 @@ def _epoch(run: Run, number: int) -> float | None:
 
     A closing exchange counts as an epoch, or as a round where that is shorter.
     """
-    exchanges: int = run.config.get("method", {}).get("exchanges", 1)
+    method = run.config.get("method", {})
+    repeats = run.result["method"] == "centroid" and method.get("variant") != "paper"
+    exchanges: int = method.get("exchanges", 1) if repeats else 1
     rounds: int = run.result["rounds"]
     epochs, closing = local_epochs(run.result), number - rounds * exchanges
     if closing > 0:

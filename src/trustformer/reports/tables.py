@@ -167,8 +167,8 @@ def samples_table(results: Sequence[Result], runs: Sequence[Path], count: int = 
     for row in rows:
         folder = run_of[row.results[0]["signature"]] / "translations"
         first = min(folder.glob("*.txt"), key=lambda path: (path.stem == "common", path))
-        lines[row.name] = first.read_text("utf-8").splitlines()
-    sources = (runs[0] / "translations" / "source.tsv").read_text("utf-8").splitlines()
+        lines[row.name] = _lines(first)
+    sources = _lines(runs[0] / "translations" / "source.tsv")
     chosen = spread(len(sources), count)
     pairs = [sources[index].split("\t") for index in chosen]
     table.add_row("source", *(pair[0] for pair in pairs))
@@ -176,6 +176,11 @@ def samples_table(results: Sequence[Result], runs: Sequence[Path], count: int = 
     for name, translations in lines.items():
         table.add_row(name, *(translations[index] for index in chosen))
     return table
+
+
+def _lines(path: Path) -> list[str]:
+    """Lines ended by a line feed alone: texts may hold every other separator."""
+    return path.read_bytes().decode("utf-8").split("\n")[:-1]
 
 
 def spread(total: int, count: int) -> list[int]:

@@ -2,7 +2,7 @@
 """Local training of one client."""
 
 from trustformer.training.device import device_of, nearest_on
-from trustformer.training.local import LocalTrainer, OptimizerState, TrainResult
+from trustformer.training.local import LocalTrainer, OptimizerState, TrainResult, check_parts
 from trustformer.training.records import RecordTrainer, sampling
 from trustformer.training.rules import Rule
 from trustformer.training.settings import TrainConfig
@@ -14,6 +14,7 @@ __all__ = [
     "Rule",
     "TrainConfig",
     "TrainResult",
+    "check_parts",
     "device_of",
     "nearest_on",
     "sampling",

@@ -48,6 +48,18 @@ class TrainResult:
     tokens: int
 
 
+def check_parts(examples: Sequence[Example], config: TrainConfig) -> None:
+    """Raise `TrustformerError` where a client's pass has too few batches for a part of it each round."""
+    parts = round(1 / config.local_epochs) if config.local_epochs < 1 else 0
+    size = config.batch_tokens
+    least = sum(min(max(len(one.source), len(one.target)), size) for one in examples) // size
+    if least < parts:  # the number of batches differs from pass to pass; this bound does not
+        raise TrustformerError(
+            f"a pass over {len(examples):,} examples fills only {least:,} batches, too few for {parts:,} parts",
+            "raise train.local_epochs, or lower train.batch_tokens",
+        )
+
+
 class LocalTrainer:
     """Trains weights in a model that serves all clients of a process in turn.
 
@@ -141,12 +153,7 @@ class LocalTrainer:
             rng = np.random.default_rng(seed)
             return [batch for _ in range(int(passes)) for batch in make_batches(examples, size, rng)]
         parts = round(1 / passes)
-        least = sum(min(max(len(one.source), len(one.target)), size) for one in examples) // size
-        if least < parts:  # the number of batches differs from pass to pass; this bound does not
-            raise TrustformerError(
-                f"a pass over {len(examples):,} examples fills only {least:,} batches, too few for {parts:,} parts",
-                "raise train.local_epochs, or lower train.batch_tokens",
-            )
+        check_parts(examples, self._config)
         epoch, part = divmod(seed[-1] - 1, parts)
         batches = make_batches(examples, size, np.random.default_rng([*seed[:-1], epoch + 1]))
         return [batches[i] for i in np.array_split(np.arange(len(batches)), parts)[part]]
