@@ -146,6 +146,18 @@ def test_a_hello_after_the_uploads_does_not_change_what_they_started_from(tmp_pa
     assert run.manifests[2].common_digest == common
 
 
+def test_an_update_of_no_common_model_is_refused(tmp_path: Path) -> None:
+    run = federation(tmp_path)
+    rounds(run, ["abc"])
+    member = run.members["a"]
+    run.greet("a")
+    hello(run.enclave, member, common_digest=NO_HASH)
+    update = new_update(member, run.codec.encode(member.weights, member.common, np.random.default_rng(0)))
+    assert upload(run.enclave, member, replace(update, common_digest=NO_HASH)) == "refused"
+    run.greet("abc")
+    assert run.contribute("abc") == ["accepted"] * 3
+
+
 @pytest.mark.parametrize(
     ("clients", "needed", "others"), [("abc", 2, 1), ("abc", 3, 2), ("abcde", 4, 3), ("abcdef", 4, 2)]
 )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What becomes of faults inside the enclave: a request's ends with it, one of combining ends the boot."""
+"""What becomes of faults inside the enclave: a request's ends with it, one of adding or combining ends the boot."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
-from enclave_kit import Federation, codebook_codec, start_weights, train
+from enclave_kit import Federation, codebook_codec, new_update, seal, start_weights, train
 
 from trustformer.enclave import service, session
 from trustformer.enclave.service import Service
@@ -112,3 +113,24 @@ def test_a_fault_in_a_request_of_a_client_is_answered_and_the_next_one_served(
         assert b"payload" not in answer
         assert ask(connection, service.CLOSE, enc(1))[0] == b"\0"
     assert not ended
+
+
+def test_a_fault_while_an_update_is_added_ends_the_boot(
+    run: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part of it may be in the sums, and would count twice when the client sends it again."""
+
+    def fails(*_: object) -> None:
+        raise MemoryError
+
+    ended: list[BaseException] = []
+    monkeypatch.setattr(run.enclave._mean, "add", fails)
+    member = run.members["c"]
+    run.greet("c")
+    update = new_update(member, run.codec.encode(member.weights, member.common, np.random.default_rng(0)))
+    with served(run, tmp_path / "s", ended) as connection, pytest.raises((EOFError, OSError)):
+        ask(connection, service.UPLOAD, seal(member, update).to_bytes())
+    assert [type(error) for error in ended] == [MemoryError]
+    run.boot()
+    run.exchange("abc")
+    assert [client for client, _ in run.manifests[1].uploads] == ["a", "b", "c"]
