@@ -62,6 +62,9 @@ def _show(report: dict[str, Any], run: Path) -> None:
         console.print(table)
     if not report["local"]:
         out = run.with_name(run.name + "-local")
-        command = ["trustformer", "run", str(run / "config.toml"), "--set", "method.name=local", "--out", str(out)]
+        command = ["trustformer", "run", str(run / "config.toml"), "--set", "method.name=local"]
+        if (report["privacy"] or {}).get("unit") == "client":  # local exchanges no drifts that could be noised
+            command += ["--set", "privacy.mechanism=none", "--set", "privacy.epsilon=0"]
+        command += ["--out", str(out)]
         print("hint: what a client would have had alone is not known; make it with", file=sys.stderr)
         print(f"  {shlex.join(command)}\nand add --local {shlex.quote(str(out))}", file=sys.stderr)

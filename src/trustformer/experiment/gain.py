@@ -72,7 +72,7 @@ def gain(run: Path, local: Path | None, reporter: Reporter) -> dict[str, Any]:
         folder = Path(config.clients.folders[index]).name if config.clients.folders else None
         clients.append({"client": client, "folder": folder, **_scores(lines, test, chosen, weights, config.seed)})
     report = {
-        **{"run": result["signature"], "local": local is not None, "part": _part(config, test)},
+        **{"run": result["signature"], "local": local is not None, "part": _part(config, prepared.corpus, test)},
         **{"privacy": result.get("privacy"), "clients": clients},
     }
     directory.write_json("gain.json", report)
@@ -94,7 +94,7 @@ def private_tests(config: Config, corpus: Corpus, size: int) -> list[tuple[list[
         parts: list[tuple[list[int], Floats | None]] = [
             (list(range(start, end)), None) for start, end in zip([0, *ends], ends, strict=False)
         ]
-    elif config.clients.split == "iid" or not all(pair.domain for pair in (*test, *corpus.train)):
+    elif not _by_domain(config, corpus, test):
         parts = [(list(range(size)), None)] * config.clients.count
     else:
         held = divide(config, corpus, config.clients.count)
@@ -112,11 +112,15 @@ def _of_domains(test: Sequence[Pair], trained: Counter[str]) -> tuple[list[int],
     return chosen, weights / weights.mean() if chosen else weights
 
 
-def _part(config: Config, test: Sequence[Pair]) -> str:
+def _by_domain(config: Config, corpus: Corpus, test: Sequence[Pair]) -> bool:
+    return config.clients.split != "iid" and all(pair.domain for pair in (*test, *corpus.train))
+
+
+def _part(config: Config, corpus: Corpus, test: Sequence[Pair]) -> str:
     """What a client's own part of the test set is, in words."""
     if config.clients.folders:
         return "the client's own test set"
-    if config.clients.split == "iid" or not all(pair.domain for pair in test):
+    if not _by_domain(config, corpus, test):
         return "the whole test set: clients have no part of their own"
     return "test pairs of the client's domains, weighted as its training data"
 
