@@ -59,14 +59,15 @@ def run(tmp_path: Path) -> Federation:
     return run
 
 
+def out_of_memory(*_: object) -> None:
+    raise MemoryError
+
+
 def test_a_fault_while_combining_ends_the_boot_and_another_one_closes_the_round(
     run: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(*_: object) -> None:
-        raise MemoryError
-
     ended: list[BaseException] = []
-    monkeypatch.setattr(session, "express", fails)
+    monkeypatch.setattr(session, "express", out_of_memory)
     with served(run, tmp_path / "s", ended) as connection, pytest.raises((EOFError, OSError)):
         ask(connection, service.CLOSE, enc(1))
     assert [type(error) for error in ended] == [MemoryError]
@@ -120,11 +121,8 @@ def test_a_fault_while_an_update_is_added_ends_the_boot(
 ) -> None:
     """A part of it may be in the sums, and would count twice when the client sends it again."""
 
-    def fails(*_: object) -> None:
-        raise MemoryError
-
     ended: list[BaseException] = []
-    monkeypatch.setattr(run.enclave._mean, "add", fails)
+    monkeypatch.setattr(run.enclave._mean, "add", out_of_memory)
     member = run.members["c"]
     run.greet("c")
     update = new_update(member, run.codec.encode(member.weights, member.common, np.random.default_rng(0)))
