@@ -23,6 +23,7 @@ MAX_EXAMPLES = 2**24
 """Largest number of training examples one client may claim; bounds the fixed-point sum in the enclave."""
 MAX_TENSORS = 4096
 MAX_ENTRIES = 2**30 - 2**18
+"""Of a layout: as fp32 they still fill one field, whose length is 32 bits."""
 
 Field = bytes | str | int
 
