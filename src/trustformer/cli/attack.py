@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +40,12 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def _run(options: argparse.Namespace) -> int:
     from trustformer.experiment.attack import attack
-    from trustformer.experiment.reporter import PlainReporter, RichReporter
+    from trustformer.experiment.reporter import reporting
 
     names = _NAMES if options.attack == "all" else (options.attack,)
     adversaries: Any = (options.adversary,) if options.adversary else _ADVERSARIES
-    if sys.stderr.isatty():
-        with RichReporter() as reporter:
-            report = attack(options.run_directory, names, adversaries, reporter)
-    else:
-        report = attack(options.run_directory, names, adversaries, PlainReporter())
+    with reporting() as reporter:
+        report = attack(options.run_directory, names, adversaries, reporter)
     if options.json:
         print(json.dumps(report, indent=2, ensure_ascii=False))
     else:

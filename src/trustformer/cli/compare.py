@@ -46,7 +46,7 @@ def _run(options: argparse.Namespace) -> int:
     from trustformer.experiment.compare import execute, plan
     from trustformer.experiment.config import load_config
     from trustformer.experiment.record import RunDirectory
-    from trustformer.experiment.reporter import PlainReporter, RichReporter
+    from trustformer.experiment.reporter import reporting
     from trustformer.reports.comparison import write_comparison
 
     configs = [(path.stem, load_config(path, options.set)) for path in options.configs]
@@ -55,11 +55,8 @@ def _run(options: argparse.Namespace) -> int:
     if parallel < 1:
         raise ConfigError(f"--jobs is {parallel}, it must be 1 or more")
     try:
-        if sys.stderr.isatty():
-            with RichReporter() as reporter:
-                results = execute(jobs, parallel, reporter)
-        else:
-            results = execute(jobs, parallel, PlainReporter())
+        with reporting() as reporter:
+            results = execute(jobs, parallel, reporter)
     except KeyboardInterrupt:
         print("\ninterrupted; the runs are saved. The same command goes on.", file=sys.stderr)
         return 130

@@ -61,6 +61,7 @@ def _init(options: argparse.Namespace) -> int:
     require_flwr()
     from trustformer.errors import ConfigError
     from trustformer.experiment.config import QUICKSTART, load_config
+    from trustformer.experiment.reporter import reporting
     from trustformer.flower.settings import ENCLAVE, HostConfig
     from trustformer.flower.setup import init_federation
 
@@ -77,7 +78,8 @@ def _init(options: argparse.Namespace) -> int:
     listen = options.address if host in ("127.0.0.1", "localhost") else f"0.0.0.0:{port}"
     enclave = "" if options.policy is None else ENCLAVE
     host_config = HostConfig(listen=listen, enclave=enclave)
-    commands = init_federation(options.folder, config, options.address, host_config, options.policy)
+    with reporting():
+        commands = init_federation(options.folder, config, options.address, host_config, options.policy)
     print(f"written: {options.folder} (read {options.folder / 'README.md'})\non the host:\n  {commands.serve}")
     print("on the clients:\n  " + "\n  ".join(commands.join.values()))
     return 0
@@ -87,20 +89,22 @@ def _serve(options: argparse.Namespace) -> int:
     from trustformer.flower import require_flwr
 
     require_flwr()
-    from trustformer.experiment.reporter import PlainReporter
+    from trustformer.experiment.reporter import reporting
     from trustformer.flower.serve import serve
 
-    return _until_told(lambda: serve(options.folder, PlainReporter()), f"trustformer serve {options.folder}")
+    with reporting(live=False) as reporter:
+        return _until_told(lambda: serve(options.folder, reporter), f"trustformer serve {options.folder}")
 
 
 def _join(options: argparse.Namespace) -> int:
     from trustformer.flower import require_flwr
 
     require_flwr()
-    from trustformer.experiment.reporter import PlainReporter
+    from trustformer.experiment.reporter import reporting
     from trustformer.flower.member import join
 
-    return _until_told(lambda: join(options.folder, PlainReporter()), f"trustformer join {options.folder}")
+    with reporting(live=False) as reporter:
+        return _until_told(lambda: join(options.folder, reporter), f"trustformer join {options.folder}")
 
 
 def _until_told(work: Callable[[], None], command: str) -> int:

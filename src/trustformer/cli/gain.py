@@ -38,13 +38,10 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def _run(options: argparse.Namespace) -> int:
     from trustformer.experiment.gain import gain
-    from trustformer.experiment.reporter import PlainReporter, RichReporter
+    from trustformer.experiment.reporter import reporting
 
-    if sys.stderr.isatty():
-        with RichReporter() as reporter:
-            report = gain(options.run_directory, options.local, reporter)
-    else:
-        report = gain(options.run_directory, options.local, PlainReporter())
+    with reporting() as reporter:
+        report = gain(options.run_directory, options.local, reporter)
     if options.json:
         print(json.dumps(report, indent=2, ensure_ascii=False))
     else:

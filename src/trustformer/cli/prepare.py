@@ -48,6 +48,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 def _run(options: argparse.Namespace) -> int:
     from trustformer.data.intake import IntakeOptions, prepare_folder
     from trustformer.data.survey import summary
+    from trustformer.experiment.reporter import reporting
 
     settings = IntakeOptions(
         kind=options.format,
@@ -60,7 +61,8 @@ def _run(options: argparse.Namespace) -> int:
         hub_config=options.hf_config,
         hub_split=options.hf_split,
     )
-    report = prepare_folder(options.inputs, options.out, settings)
+    with reporting():
+        report = prepare_folder(options.inputs, options.out, settings)
     if options.json:
         print(json.dumps(report, indent=2, ensure_ascii=False))
     else:

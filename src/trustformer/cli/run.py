@@ -87,12 +87,10 @@ def _run(options: argparse.Namespace) -> int:
 
 def run_with_progress(config: Any, out: Path, *, resume: bool) -> dict[str, Any]:
     """Run with a live display in a terminal and plain lines elsewhere."""
-    from trustformer.experiment.reporter import PlainReporter, RichReporter
+    from trustformer.experiment.reporter import reporting
     from trustformer.experiment.runner import run
 
-    if not sys.stderr.isatty():
-        return run(config, out, PlainReporter(), resume=resume)
-    with RichReporter() as reporter:
+    with reporting() as reporter:
         return run(config, out, reporter, resume=resume)
 
 

@@ -8,7 +8,6 @@ import io
 import os
 import stat
 import sys
-from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 
@@ -40,7 +39,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 def _run(options: argparse.Namespace) -> int:
     from trustformer.errors import ConfigError
     from trustformer.evaluation.translation import translate
-    from trustformer.experiment.reporter import PlainReporter, Reporter, RichReporter
+    from trustformer.experiment.reporter import reporting
     from trustformer.experiment.saved import load_saved
 
     if options.beams < 1:
@@ -56,10 +55,7 @@ def _run(options: argparse.Namespace) -> int:
     else:
         size = 64  # lines read before the first answer: enough to batch, little enough to stream
     total, done = 0 if sys.stdout.isatty() else _lines_of_file(), 0
-    with ExitStack() as stack:
-        reporter: Reporter = PlainReporter()
-        if total and sys.stderr.isatty():
-            reporter = stack.enter_context(RichReporter())
+    with reporting(live=total > 0) as reporter:
         while lines := _read(size):
             filled = [line for line in lines if line.strip()]
             answers = iter(translate(model, tokenizer, filled, beams=options.beams) if filled else [])

@@ -8,11 +8,12 @@ import io
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from trustformer.data.corpus import Corpus, Pair, load_tsv
+from trustformer.data.progress import blocks
 from trustformer.errors import ConfigError, DataError, TrustformerError
 
 SPLITS = ("train", "valid", "test")
@@ -49,9 +50,9 @@ def write_folder(folder: Path, splits: Mapping[str, Sequence[Pair]], others: Map
     labelled = any(pair.domain for pairs in splits.values() for pair in pairs)
     files = {name: text.encode() for name, text in others.items()}
     for name, pairs in splits.items():
-        files[f"{name}.tsv.gz"] = _gzip("".join(f"{pair.source}\t{pair.target}\n" for pair in pairs))
+        files[f"{name}.tsv.gz"] = _gzip(pairs, lambda pair: f"{pair.source}\t{pair.target}\n")
         if labelled:
-            files[f"{name}.domains.gz"] = _gzip("".join(f"{pair.domain or 'unlabelled'}\n" for pair in pairs))
+            files[f"{name}.domains.gz"] = _gzip(pairs, lambda pair: f"{pair.domain or 'unlabelled'}\n")
     with whole_folder(folder) as temporary:
         for name, data in files.items():
             (temporary / name).write_bytes(data)
@@ -94,8 +95,9 @@ def check_free(folder: Path) -> None:
         raise ConfigError(f"{folder} already exists", "choose another folder, or remove it; nothing is overwritten")
 
 
-def _gzip(text: str) -> bytes:
+def _gzip(pairs: Sequence[Pair], line: Callable[[Pair], str]) -> bytes:
     buffer = io.BytesIO()
-    with gzip.GzipFile(filename="", mode="wb", fileobj=buffer, mtime=0) as file:
-        file.write(text.encode())
+    with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=buffer, mtime=0) as file:
+        for block in blocks(pairs, "packing"):
+            file.write("".join(map(line, block)).encode())
     return buffer.getvalue()

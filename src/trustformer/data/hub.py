@@ -12,6 +12,7 @@ from typing import Any
 from trustformer.data.corpus import Pair
 from trustformer.data.jsonl import to_pair
 from trustformer.data.lines import count, shown
+from trustformer.data.progress import tracked
 from trustformer.errors import ConfigError, DataError
 
 SPLITS = {"train": "train", "valid": "validation", "test": "test"}
@@ -68,7 +69,7 @@ def read_split(splits: dict[str, Any], name: str, split: str, source: str, targe
         )
     pairs: list[Pair] = []
     dropped: list[int] = []
-    for number, row in enumerate(splits[split], start=1):
+    for number, row in enumerate(tracked(splits[split], "reading", "rows"), start=1):
         pair = to_pair(row, f"{name}, {split}, row {number}", source, target)
         if pair is None:
             dropped.append(number)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from trustformer.data.progress import blocks
 from trustformer.data.tokenizer import Tokenizer
 from trustformer.errors import ConfigError, MessageError
 from trustformer.message import Reader, digest, enc
@@ -135,10 +136,11 @@ class HubTokenizer(Tokenizer):
         return self._ids(sentences, max_length, "text", add_special_tokens=False)
 
     def _ids(self, sentences: Sequence[str], max_length: int, argument: str, **how: Any) -> list[list[int]]:
-        if not sentences:  # the library's own answer is an IndexError
-            return []
-        encoding = self._tokenizer(**{argument: list(sentences)}, truncation=True, max_length=max_length, **how)
-        return [list(ids) for ids in encoding["input_ids"]]
+        rows: list[list[int]] = []
+        for block in blocks(sentences, "tokenising", "sentences"):  # never an empty one, which is an IndexError
+            encoding = self._tokenizer(**{argument: list(block)}, truncation=True, max_length=max_length, **how)
+            rows += (list(ids) for ids in encoding["input_ids"])
+        return rows
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
         """Return text; special tokens are left out."""

@@ -59,7 +59,7 @@ def prepare_folder(inputs: Sequence[str], out: Path, options: IntakeOptions) -> 
     readings = _read_all(inputs, options)
     warnings = [warning for _, _, found in readings for warning in found]
     division = divide(
-        [[replace(pair, domain=pair.domain or options.domain) for pair in pairs] for _, pairs, _ in readings],
+        [[_labelled(pair, options.domain) for pair in pairs] for _, pairs, _ in readings],
         valid=options.valid,
         test=options.test,
         keep_repeated=options.keep_repeated,
@@ -97,6 +97,10 @@ def _read_all(inputs: Sequence[str], options: IntakeOptions) -> list[tuple[str, 
         files = aligned_files(path, source, target) if kind == "text" else (path,)
         found[files] = kind  # the two files of a text are one input, whether one or both are named
     return [(files[0].name, *read_file(kind, files[0], source, target)) for files, kind in found.items()]
+
+
+def _labelled(pair: Pair, domain: str) -> Pair:
+    return pair if pair.domain or not domain else replace(pair, domain=domain)
 
 
 def _without_language(text: str, languages: tuple[str, str]) -> str:

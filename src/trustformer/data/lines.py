@@ -5,15 +5,19 @@ from __future__ import annotations
 
 import gzip
 import io
+import itertools
+import os
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from trustformer.data.progress import steps
 from trustformer.errors import DataError
 
 MAX_LINE_BYTES = 1 << 20  # a line is held in memory whole; a longer one is no sentence
+_EVERY = 64  # reads between two looks at how far the file is
 _BOM = b"\xef\xbb\xbf"
 _Read = Callable[[BinaryIO], bytes]
 _BREAKS = re.compile(r"[ \t\r\n\v\f\0]*[\t\r\n\v\f\0][ \t\r\n\v\f\0]*")
@@ -70,9 +74,16 @@ def _raw_lines(path: Path) -> Iterable[bytes]:
 def _guarded(path: Path, read: _Read) -> Iterator[bytes]:
     """What `read` gives until it gives nothing; every failure to read is a DataError."""
     try:
-        with _open(path) as stream:
-            while raw := read(stream):
+        with path.open("rb") as file, _unpacked(file) as stream:
+            size = os.fstat(file.fileno()).st_size
+            tell = steps("reading", size // 1000, "kB")
+            for number in itertools.count():
+                if not (raw := read(stream)):
+                    break
+                if not number % _EVERY:
+                    tell(file.tell() // 1000)
                 yield raw
+            tell(size // 1000)
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist", "check the path") from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
@@ -85,8 +96,8 @@ def _guarded(path: Path, read: _Read) -> Iterator[bytes]:
         raise DataError(f"{path} cannot be read: {error}", "check that it is a readable file") from error
 
 
-def _open(path: Path) -> BinaryIO:
-    if path.suffix == ".gz":
+def _unpacked(file: BinaryIO) -> BinaryIO:
+    if Path(file.name).suffix == ".gz":
         # BufferedReader makes readline of gzip several times faster.
-        return cast(BinaryIO, io.BufferedReader(gzip.open(path, "rb")))
-    return path.open("rb")
+        return cast(BinaryIO, io.BufferedReader(gzip.GzipFile(fileobj=file)))
+    return file

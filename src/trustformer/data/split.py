@@ -6,11 +6,12 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trustformer.data.corpus import Pair
 from trustformer.data.lines import count, one_line
+from trustformer.data.progress import tracked
 from trustformer.errors import ConfigError, DataError
 
 MAX_CHARACTERS = 10_000
@@ -58,7 +59,7 @@ def split_of(source: str, valid: float, test: float) -> str:
     return "valid" if place < test + valid else "train"
 
 
-def divide(inputs: Sequence[Iterable[Pair]], *, valid: float, test: float, keep_repeated: bool = False) -> Division:
+def divide(inputs: Sequence[Sequence[Pair]], *, valid: float, test: float, keep_repeated: bool = False) -> Division:
     """Divide the pairs of several inputs.
 
     Args:
@@ -76,7 +77,7 @@ def divide(inputs: Sequence[Iterable[Pair]], *, valid: float, test: float, keep_
     sources: Counter[str] = Counter()
     read = too_long = repeated = shared = variants = 0
     for number, pairs in enumerate(inputs):
-        for raw in pairs:
+        for raw in tracked(pairs, "dividing"):
             read += 1
             pair = Pair(one_line(raw.source), one_line(raw.target), one_line(raw.domain))
             key, normal = (pair.source, pair.target), normalise(pair.source)

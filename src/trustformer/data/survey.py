@@ -10,6 +10,7 @@ from typing import Any
 
 from trustformer.data.corpus import Pair, corpus_digest
 from trustformer.data.lines import count
+from trustformer.data.progress import tracked
 from trustformer.data.split import MAX_CHARACTERS, Division
 
 _EDGES = (5, 10, 15, 20, 30, 40, 60, 100)
@@ -96,7 +97,7 @@ def _bars(ends: Sequence[int | None], numbers: Sequence[int]) -> list[str]:
 
 def _histogram(sentences: Sequence[str]) -> list[int]:
     numbers = [0] * (len(_EDGES) + 1)
-    for sentence in sentences:
+    for sentence in tracked(sentences, "counting", "sentences"):
         words = len(sentence.split())
         numbers[next((i for i, edge in enumerate(_EDGES) if words <= edge), len(_EDGES))] += 1
     return numbers
@@ -120,7 +121,7 @@ def _oddities(pairs: Sequence[Pair], languages: tuple[str, str], too_long: int) 
     note(sum("\ufffd" in pair.source + pair.target for pair in pairs), "with a replacement character (a lost letter)")
     scripts = [_SCRIPTS.get(language.lower().partition("-")[0]) for language in languages]
     foreign = [0, 0]
-    for pair in pairs:
+    for pair in tracked(pairs, "checking"):
         for side, (text, script) in enumerate(zip((pair.source, pair.target), scripts, strict=True)):
             foreign[side] += script is not None and _lacks(text, script)
     for side, number in enumerate(foreign):
@@ -132,5 +133,10 @@ def _oddities(pairs: Sequence[Pair], languages: tuple[str, str], too_long: int) 
 
 def _lacks(text: str, script: str) -> bool:
     """Whether a text has letters, but none of the script."""
-    letters = [character for character in text if character.isalpha()]
-    return bool(letters) and not any(unicodedata.name(character, "").startswith(script) for character in letters)
+    letters = False
+    for character in text:
+        if character.isalpha():
+            if unicodedata.name(character, "").startswith(script):
+                return False
+            letters = True
+    return letters

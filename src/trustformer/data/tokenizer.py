@@ -14,6 +14,7 @@ from pathlib import Path
 
 import sentencepiece
 
+from trustformer.data.progress import blocks
 from trustformer.errors import ConfigError, DataError
 from trustformer.message import digest
 
@@ -95,7 +96,11 @@ class Tokenizer:
 
         `target` says that the sentences are of the target language, which is all the same to this tokenizer.
         """
-        return [[*ids[: max_length - 1], EOS_ID] for ids in self._processor.encode(list(sentences))]
+        return [
+            [*ids[: max_length - 1], EOS_ID]
+            for block in blocks(sentences, "tokenising", "sentences")
+            for ids in self._processor.encode(list(block))
+        ]
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
         """Return text; pad and end tokens are left out."""

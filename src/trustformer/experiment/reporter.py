@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -12,6 +14,8 @@ from rich.console import Console, JustifyMethod
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
 from rich.table import Column
 from rich.text import Text
+
+from trustformer.data.progress import progress_to
 
 _PLAIN_EVERY = 10.0
 """Seconds between plain progress lines of one task."""
@@ -118,6 +122,21 @@ class RichReporter:
                 self._progress.remove_task(self._rows.pop(idle[0]))
             self._rows[name] = self._progress.add_task(name, step="", rate="")
         return next(task for task in self._progress.tasks if task.id == self._rows[name])
+
+
+@contextmanager
+def reporting(*, live: bool = True) -> Iterator[Reporter]:
+    """A live screen in a terminal and plain lines elsewhere; it is told of long steps over data too.
+
+    Args:
+        live: False for plain lines everywhere.
+    """
+    with ExitStack() as stack:
+        reporter: Reporter = PlainReporter()
+        if live and sys.stderr.isatty():
+            reporter = stack.enter_context(RichReporter())
+        stack.enter_context(progress_to(reporter.progress))
+        yield reporter
 
 
 def _column(text: str, width: int, justify: JustifyMethod = "left") -> TextColumn:
