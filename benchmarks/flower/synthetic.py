@@ -19,6 +19,7 @@ from trustformer.enclave.config import RunConfig
 from trustformer.enclave.measurement import simulated_measurement
 from trustformer.enclave.protocol import NO_HASH
 from trustformer.federation.channel import Channel, Position
+from trustformer.federation.common import longest_answer
 from trustformer.flower.conversation import Conversation
 from trustformer.flower.keys import make_node_key, make_tls
 from trustformer.flower.node import Node
@@ -96,7 +97,7 @@ def take_part(folder: Path, client: str) -> None:
     terms = RunConfig.from_bytes((host / "terms.bin").read_bytes())
     node = Node(
         *(HostConfig.load(host / "host.toml").listen, host / "tls" / "ca.crt", folder / f"{client}.node"),
-        *(bundle_hash(make_bundle()), folder / f"{client}.id"),
+        *(bundle_hash(make_bundle()), folder / f"{client}.id", longest_answer(terms, {}, terms.rounds)),
     )
     line = Conversation(node, 600.0, print)
     channel = Channel(

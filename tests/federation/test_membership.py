@@ -13,6 +13,7 @@ from trustformer.codec.weights import Weights, weights_digest
 from trustformer.errors import MessageError, ProtocolError, SealError
 from trustformer.experiment.cohorts import make_cohorts
 from trustformer.federation.client import Client
+from trustformer.federation.common import longest_answer
 from trustformer.federation.host import Link
 from trustformer.federation.round import greet
 from trustformer.secure.identity import Identity
@@ -128,6 +129,9 @@ def test_a_client_within_max_lag_catches_up_by_aggregates(party: Callable[..., P
     assert play.play(4)["2"] == "accepted"
     assert not play.sent("common")
     assert len(play.digests()) == 1
+    client = play.clients[2]
+    longest = longest_answer(client.channel.config, client.state.common, max_lag=3)
+    assert max(length for id_, way, length in play.sent("sync") if (id_, way) == ("2", "down")) < longest
 
 
 def behind(party: Callable[..., Party]) -> Party:

@@ -25,7 +25,7 @@ from trustformer.flower.superlink import SuperLink
 def _node(folder: Path, address: str) -> Node:
     make_tls(folder / "tls", ["127.0.0.1"])
     make_node_key(folder / "node.key", folder / "node.pub")
-    return Node(address, folder / "tls" / "ca.crt", folder / "node.key", "0" * 64, folder / "node.id")
+    return Node(address, folder / "tls" / "ca.crt", folder / "node.key", "0" * 64, folder / "node.id", 2**20)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +21,9 @@ from flwr.proto.message_pb2 import ObjectTree
 from flwr.proto.node_pb2 import Node
 
 from trustformer.errors import MessageError
+from trustformer.flower.keys import make_node_key, make_tls
+from trustformer.flower.node import LostError
+from trustformer.flower.node import Node as FlowerNode
 from trustformer.flower.parcel import CHUNK, MAX_CHUNKS, Parcel
 from trustformer.flower.post import Packed, Post, parcel_of, unpack
 
@@ -127,6 +131,27 @@ def test_a_body_beyond_the_limit_is_refused_before_it_is_joined(within: bool) ->
     with pytest.raises(MessageError, match="parcel: a body of 1001 bytes where 1000 are allowed"):
         _unpacked(packed, store, 1000)
     assert _unpacked(packed, store, 1001).body == bytes(1001)
+
+
+def test_a_client_takes_no_message_of_the_host_beyond_its_limit(tmp_path: Path) -> None:
+    make_tls(tmp_path / "tls", ["127.0.0.1"])
+    make_node_key(tmp_path / "node.key", tmp_path / "node.pub")
+    files = (tmp_path / "tls" / "ca.crt", tmp_path / "node.key")
+    store, packed = Store(), None
+    client: Any = store
+    client.GetRun = lambda request: SimpleNamespace(run=SimpleNamespace(fab_hash="0" * 64))
+    client.PullMessages = lambda request: SimpleNamespace(
+        messages_list=[packed.proto], message_object_trees=[packed.tree]
+    )
+    node = FlowerNode("127.0.0.1:1", *files, "0" * 64, tmp_path / "node.id", 2 * CHUNK)
+    node._client = client
+    packed = _hostile([b"a", b"b", b"c"], store)
+    with pytest.raises(LostError, match="content of 5 objects where 4 are allowed"):
+        node.receive()
+    assert store.requests == len(store.confirmed) == 1
+    packed = _hostile([b"a", b"b"], store)
+    assert (message := node.receive()) is not None
+    assert parcel_of(message).body == b"ab"
 
 
 def test_a_message_that_came_whole_and_is_too_long_is_refused() -> None:

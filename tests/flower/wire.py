@@ -90,9 +90,9 @@ class Wire:
 
     # ---- what `join` wants of a node ----
 
-    def node(self, superlink: str, ca: Path, key: Path, bundle: str, memo: Path, pace: float) -> WireNode:
+    def node(self, superlink: str, ca: Path, key: Path, bundle: str, memo: Path, limit: int, pace: float) -> WireNode:
         client = key.parent.name.removeprefix("client-")
-        return WireNode(self, next(node for node, name in self.clients.items() if name == client), client)
+        return WireNode(self, next(node for node, name in self.clients.items() if name == client), client, limit)
 
     def receive(self, node: int) -> Message | None:
         if self.cut:
@@ -133,8 +133,9 @@ class Wire:
 class WireNode:
     """One client's end."""
 
-    def __init__(self, wire: Wire, number: int, client: str) -> None:
+    def __init__(self, wire: Wire, number: int, client: str, limit: int) -> None:
         self._wire, self._number, self._client, self._connected = wire, number, client, False
+        self._limit = limit
 
     def connect(self) -> None:
         self._connected = True
@@ -146,7 +147,9 @@ class WireNode:
     def receive(self) -> Message | None:
         if not self._connected:
             raise LostError(NOT_CONNECTED)
-        return self._wire.receive(self._number)
+        message = self._wire.receive(self._number)
+        assert message is None or parcel_of(message, self._limit)
+        return message
 
     def reply(self, message: Message, parcel: Parcel, *, within: bool = True) -> None:
         assert parcel_of(message)

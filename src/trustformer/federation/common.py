@@ -13,10 +13,10 @@ import numpy as np
 
 from trustformer.codec.weights import Weights, dense_layout, specs_of
 from trustformer.enclave.config import RunConfig
-from trustformer.enclave.protocol import Wire, sign, signed_body, split_signed
+from trustformer.enclave.protocol import MAX_MESSAGE, Wire, sign, signed_body, split_signed
 from trustformer.errors import ProtocolError, SealError
 from trustformer.federation.channel import Channel
-from trustformer.message import Layout, Reader, digest, enc
+from trustformer.message import Aggregate, Layout, Reader, digest, enc
 from trustformer.secure.identity import verify
 from trustformer.secure.sealing import (
     WRAP_SIZE,
@@ -89,6 +89,18 @@ class CommonReply:
             raise SealError("common model: a client cannot be its own sponsor")
         content_key = request.key.unwrap(wrap, _info(request.signed, sponsor))
         return decode(layout, decrypt_chunks(content_key, chunks, length))
+
+
+def longest_answer(config: RunConfig, common: Weights, max_lag: int) -> int:
+    """Bytes that no honest answer to a client exceeds: the rounds it may have missed, and a dense common model.
+
+    Args:
+        config: the run's terms.
+        common: a model of the common one's shapes; empty where the method has none.
+        max_lag: most rounds a client catches up one by one; two more may be closed while it asks.
+    """
+    missed = 2 * MAX_MESSAGE + sealed_length(len(Aggregate(0, b"").to_bytes()) + body_size(config.answer))
+    return (max_lag + 2) * missed + sealed_length(body_size(_layout(common))) + 2 * MAX_MESSAGE
 
 
 def _layout(common: Weights) -> Layout:

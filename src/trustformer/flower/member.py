@@ -36,6 +36,7 @@ from trustformer.experiment.record import RunDirectory
 from trustformer.experiment.reporter import Reporter
 from trustformer.federation.channel import Channel
 from trustformer.federation.client import BehindError, Client
+from trustformer.federation.common import longest_answer
 from trustformer.federation.store import ClientStore
 from trustformer.flower.agreement import experiment_digest
 from trustformer.flower.conversation import Conversation, RemoteSponsor, SupersededError
@@ -96,6 +97,7 @@ class Member:
             folder / settings.node_key,
             settings.bundle,
             self._directory.path / "node.id",
+            longest_answer(self._terms, start if method.common else {}, config.clients.max_lag),
             pace,
         )
         self._node = node

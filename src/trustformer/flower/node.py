@@ -62,13 +62,16 @@ class Node:
         key: OpenSSH file of the node's private key, of a NIST curve.
         bundle: SHA-256 of the app bundle whose runs are taken part in, in hex.
         memo: file that keeps the node's id, so that one killed a moment ago can take its own place again.
+        limit: most bytes of a message's body.
         pace: factor by which signs of life come less often.
 
     Raises:
         ConfigError: a file that cannot be read.
     """
 
-    def __init__(self, superlink: str, ca: Path, key: Path, bundle: str, memo: Path, pace: float = 1.0) -> None:
+    def __init__(
+        self, superlink: str, ca: Path, key: Path, bundle: str, memo: Path, limit: int, pace: float = 1.0
+    ) -> None:
         try:
             self._ca = ca.read_bytes()
             private = load_ssh_private_key(key.read_bytes(), None)
@@ -77,7 +80,7 @@ class Node:
         if not isinstance(private, EllipticCurvePrivateKey):
             raise ConfigError(f"{key}: Flower takes keys of a NIST curve only")
         self._superlink, self._key, self._bundle, self._memo = superlink, private, bundle, memo
-        self._pace = pace
+        self._limit, self._pace = limit, pace
         self._client: FleetHttpClient | None = None
         self._node = NodeProto()
         self._allowed: dict[int, bool] = {}
@@ -141,7 +144,7 @@ class Node:
             response = client.PullMessages(PullMessagesRequest(node=node))
             if not response.messages_list:
                 return None
-            message = unpack(client, node, response.messages_list[0], response.message_object_trees[0])
+            message = unpack(client, node, response.messages_list[0], response.message_object_trees[0], self._limit)
             run_id = message.metadata.run_id
             if run_id not in self._allowed:
                 offered = client.GetRun(GetRunRequest(node=node, run_id=run_id)).run.fab_hash
