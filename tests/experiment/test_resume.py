@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from trustformer.errors import ConfigError
 from trustformer.experiment.config import load_config
 from trustformer.experiment.reporter import PlainReporter
 from trustformer.experiment.runner import run
@@ -68,6 +69,20 @@ def test_interrupted_runs_end_like_others(
     assert stopped == len(moments)
     for key in ("weights_digest", "common_digest", "nll", "bleu_per_client"):
         assert result[key] == whole[key]
+
+
+def test_a_run_does_not_go_on_with_other_cohorts(settings: list[str], tmp_path: Path) -> None:
+    file, out = tmp_path / "rounds.jsonl", tmp_path / "run"
+    lines = ['{"present": ["0", "1"]}', *['{"present": ["0", "1", "2"]}'] * 2]
+    file.write_text("\n".join(lines), "utf-8")
+    config = load_config(None, [*settings, f"clients.cohorts={file}"])
+    with pytest.raises(KeyboardInterrupt):
+        run(config, out, Impatient("round 1/", 1), resume=True)
+    file.write_text("\n".join(['{"present": ["1", "2"]}', *lines[1:]]), "utf-8")
+    with pytest.raises(ConfigError, match="round 1 was played with 0, 1, the file has changed"):
+        run(config, out, PlainReporter(), resume=True)
+    file.write_text("\n".join(lines), "utf-8")
+    assert run(config, out, PlainReporter(), resume=True)["rounds"] == 2
 
 
 def test_a_finished_run_is_given_back_without_work(tiny_run: Callable[..., dict[str, Any]], tmp_path: Path) -> None:

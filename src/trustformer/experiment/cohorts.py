@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -46,12 +47,26 @@ def make_cohorts(config: Config, clients: Sequence[str], rounds: int) -> list[Co
     return cohorts
 
 
+def check_played(cohorts: Sequence[Cohort], played: Sequence[dict[str, Any]]) -> None:
+    """Raise `ConfigError` where a run's finished rounds had other cohorts: their file was changed since."""
+    for number, (cohort, record) in enumerate(zip(cohorts, played, strict=False), 1):
+        if cohort != _cohort_of(record):
+            raise ConfigError(
+                f"clients.cohorts: round {number} was played with {', '.join(record['present'])}, the file has changed",
+                "give the file that the run began with, or begin another run",
+            )
+
+
+def _cohort_of(record: dict[str, Any]) -> Cohort:
+    return Cohort(*(tuple(record.get(key, ())) for key in ("present", "late", "duplicate")))
+
+
 def _replayed(path: Path, clients: set[str], rounds: int, least: int) -> list[Cohort]:
     cohorts: list[Cohort] = []
     try:
         for line in path.read_text("utf-8").splitlines():
             record = json.loads(line)
-            cohort = Cohort(*(tuple(record.get(key, ())) for key in ("present", "late", "duplicate")))
+            cohort = _cohort_of(record)
             here = f"clients.cohorts: {path}: round {len(cohorts) + 1}"
             if not {*cohort.present, *cohort.late, *cohort.duplicate} <= clients:
                 raise ConfigError(f"{here} names a client that is not in this run", f"here are {sorted(clients)}")

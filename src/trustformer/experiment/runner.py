@@ -18,7 +18,7 @@ from trustformer.data.batches import Example
 from trustformer.data.marian import stored_tokenizer
 from trustformer.errors import TrustformerError
 from trustformer.evaluation.translation import negative_log_likelihood
-from trustformer.experiment.cohorts import make_cohorts
+from trustformer.experiment.cohorts import check_played, make_cohorts
 from trustformer.experiment.config import Config
 from trustformer.experiment.layers import describe_layers, embeddings_of, exchanged
 from trustformer.experiment.parties import Federation, assemble
@@ -98,6 +98,8 @@ def _prepare(config: Config, directory: RunDirectory) -> tuple[Prepared, list[Co
     stored = directory.path / "tokenizer.model"
     prepared = prepare(config, stored_tokenizer(stored) if stored.exists() else None)
     cohorts = make_cohorts(config, list(prepared.clients), prepared.method.total(config.rounds))
+    if prepared.method.codec is not None:  # others train with everybody, whatever the cohorts
+        check_played(cohorts, directory.rounds())
     if not stored.exists():
         device = describe_device(prepared.model.device)
         directory.write_json("environment.json", {**environment(), "device": device})

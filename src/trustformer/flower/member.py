@@ -202,7 +202,8 @@ class Member:
                 self._client.greet()
                 return
             except BehindError as error:
-                self._reporter.note(f"{error.message}: taking the dense common model")
+                way = "taking the dense common model" if self._client.state.common else "going on with its own weights"
+                self._reporter.note(f"{error.message}: {way}")
                 self._client.ask_common(RemoteSponsor(self._line))
                 return
             except NotReleasedError:
