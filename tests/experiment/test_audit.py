@@ -6,15 +6,17 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from trustformer.cli import main
-from trustformer.enclave.protocol import Receipt, split_signed
+from trustformer.enclave.protocol import Manifest, Receipt, split_signed
 from trustformer.errors import ConfigError, DataError
-from trustformer.experiment.audit import audit
+from trustformer.experiment.audit import Audit, _Quotes, _receipts, audit
+from trustformer.federation.host import split_kept
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +169,26 @@ def test_a_directory_without_rounds_or_receipts_shows_nothing(run: Path) -> None
 def test_a_receipt_taken_away_is_noticed(run: Path) -> None:
     keep_receipts(run, lambda receipt: (receipt.round, receipt.client_id) != (2, "1"))
     assert "round 2: no receipt of 1, whose update it combines" in failures(run)
+
+
+@pytest.mark.parametrize("attempt", [1, 2])
+@pytest.mark.parametrize("other", [{}, {"attempt": 7}, {"boot_id": bytes(16)}], ids=["same", "attempt", "boot"])
+def test_a_client_accepted_and_then_left_out_is_noticed(run: Path, attempt: int, other: dict[str, Any]) -> None:
+    """Of the attempt that was closed: what an attempt with too few clients, or a lost enclave had, is sent again."""
+    signed, _ = split_kept((run / "host" / "round-00003.sealed").read_bytes(), 2**24)
+    closed = replace(Manifest.from_bytes(split_signed(signed, "manifest")[0]), attempt=attempt)
+    listed = closed.uploads[:-1]
+    left = closed.uploads[-1][0]
+    receipts = [
+        Receipt(closed.run_id, closed.boot_id, 3, attempt, client, bytes(32), "accepted") for client, _ in listed
+    ]
+    receipts.append(replace(receipts[0], client_id=left, **other))
+    boots = {closed.boot_id.hex(), bytes(16).hex()}
+    quotes = _Quotes({}, {(client, boot) for client, _ in closed.uploads for boot in boots})
+    report = Audit()
+    _receipts(receipts, [], quotes, {3: replace(closed, uploads=listed)}, report)
+    found = f"receipts: round 3: client {left} was accepted and then left out"
+    assert report.failed == ([] if other else [found])
 
 
 def test_a_client_that_refused_the_enclave_and_sent_is_noticed(run: Path) -> None:

@@ -86,7 +86,7 @@ WIRE: list[Wire] = [
     Hello(ID16, "client-0", B32, ID16, 3, B32, B32),
     Welcome(ID16, B32, B32, B32, 3, 1, B32, B32, B32),
     UploadHeader(ID16, ID16, B32, 4, 1, "client-0", 1234),
-    Receipt(ID16, ID16, 4, "client-0", B32, "accepted"),
+    Receipt(ID16, ID16, 4, 2, "client-0", B32, "accepted"),
     Manifest(ID16, ID16, B32, 4, 1, B32, B32, (("a", B32), ("b", bytes(32))), B32, True),
     Sync(ID16, ID16, "client-0", 3, B32, B32),
     Synced(B32, ((B32, bytes(WRAP_SIZE)), (bytes(32), bytes(WRAP_SIZE)))),

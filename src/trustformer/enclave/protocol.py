@@ -198,10 +198,11 @@ class Receipt(Wire):
     """The enclave's answer to an upload: accepted, late, stale, duplicate or refused, and nothing more."""
 
     LABEL = "tfl/1 receipt"
-    KINDS = ("id16", "id16", "int", "text", "b32", "text")
+    KINDS = ("id16", "id16", "int", "int", "text", "b32", "text")
     run_id: bytes
     boot_id: bytes
     round: int
+    attempt: int
     client_id: str
     upload_digest: bytes
     status: str

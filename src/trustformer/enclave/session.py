@@ -162,8 +162,8 @@ class Enclave:
         to_sign = SealedUpdate.to_sign(upload.header, upload.wrap, upload.chunks)
         verify(key, upload.signature, to_sign, "upload")
         upload_digest = digest(to_sign)
-        status = self._take(header, upload, upload_digest)
-        receipt = Receipt(*(header.run_id, header.boot_id), header.round, header.client_id, upload_digest, status)
+        place = (header.run_id, header.boot_id, header.round, header.attempt, header.client_id)
+        receipt = Receipt(*place, upload_digest, self._take(header, upload, upload_digest))
         return sign(receipt.to_bytes(), self._signer)
 
     def _take(self, header: UploadHeader, upload: SealedUpdate, upload_digest: bytes) -> str:
@@ -217,8 +217,7 @@ class Enclave:
         self._history.confirm(self._position)
         self._combined = state = self._combined or self._combine(number)
         self._store.save(state)  # before anything leaves: a restart must not release a second result
-        self._state = state
-        self._residual_reset, self._attempt = False, 1
+        self._state, self._residual_reset, self._attempt = state, False, 1
         self._history.advance()
         self._open_round()
         assert self._state.released is not None
@@ -232,7 +231,7 @@ class Enclave:
         round_key = new_content_key()
         sealed = encrypt_chunks(round_key, Aggregate(number, body).to_bytes())
         manifest = Manifest(
-            run_id=self._config.run_id,
+            run_id=config.run_id,
             boot_id=self.boot_id,
             cfg=self._cfg,
             round=number,

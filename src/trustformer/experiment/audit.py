@@ -225,9 +225,9 @@ def _receipts(
             continue
         held.setdefault(receipt.round, set()).add(receipt.client_id)
         manifest = manifests.get(receipt.round)
-        if manifest is not None and manifest.boot_id == receipt.boot_id:
-            excluded = receipt.client_id not in {client for client, _ in manifest.uploads}
-            if excluded and manifest.attempt == 1:
+        if manifest is not None and (manifest.boot_id, manifest.attempt) == (receipt.boot_id, receipt.attempt):
+            listed = {client for client, _ in manifest.uploads}
+            if receipt.client_id not in listed:
                 problems.append(f"round {receipt.round}: client {receipt.client_id} was accepted and then left out")
     for number, manifest in manifests.items():
         lacking = [client for client, _ in manifest.uploads if client not in held.get(number, ())]
