@@ -77,7 +77,8 @@ class TokenizerConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
     Attributes:
         train_on: `public` (a share of the corpus set aside and declared public) or a text or tsv file.
-        public_share: of corpora that are not built in, the first part of the training file; no client trains on it.
+        public_share: of corpora that are not built in, the first part of the training file; no client trains on it. Of
+            more than 400,000 public sentences so many are used, evenly spread.
         vocab_size: pieces, at most.
         file: a ready SentencePiece model instead.
     """

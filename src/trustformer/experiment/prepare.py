@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
+from typing import TypeVar
 
 from trustformer.codec.weights import Weights, specs_of, weights_digest
 from trustformer.data.batches import Example
@@ -29,6 +31,9 @@ from trustformer.models.seq2seq import PRESETS, Model, frozen_weights, get_weigh
 from trustformer.training import check_parts, device_of, nearest_on
 
 TOY_PAIRS = 6000
+VOCABULARY_TEXTS = 400_000
+"""Most sentences that a vocabulary is trained on: time and memory of SentencePiece grow with them."""
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
@@ -156,16 +161,21 @@ def _tokenizer(config: Config, public: tuple[Pair, ...]) -> Tokenizer:
     return HubTokenizer.train_bpe(sentences, settings.vocab_size, frame)
 
 
-def _public_sentences(config: Config, public: tuple[Pair, ...]) -> list[str]:
-    """What the vocabulary is trained on: both sides of pairs, or the one that the task uses."""
+def _public_sentences(config: Config, public: Sequence[Pair]) -> Sequence[str]:
+    """What the vocabulary is trained on: both sides of pairs, or the one the task uses; evenly spread if too many."""
     settings = config.tokenizer
     if settings.train_on != "public":
         path = _path(settings.train_on)
         if not path.name.endswith((".tsv", ".tsv.gz")):
             try:
-                return path.read_text("utf-8").splitlines()
+                return _thinned(path.read_text("utf-8").splitlines(), VOCABULARY_TEXTS)
             except UnicodeDecodeError as error:
                 raise DataError(f"{path} is not UTF-8: {error}", "tokenizer.train_on takes text or .tsv") from None
-        public = tuple(read_pairs(path)[0])
+        public = read_pairs(path)[0]
     sides = ("source", "target") if config.model.task == "translation" else (config.data.side,)
-    return [getattr(pair, side) for pair in public for side in sides]
+    kept = _thinned(public, VOCABULARY_TEXTS // len(sides))
+    return [getattr(pair, side) for pair in kept for side in sides]
+
+
+def _thinned(items: Sequence[_Item], most: int) -> Sequence[_Item]:
+    return items[:: max(1, -(-len(items) // most))]
