@@ -42,6 +42,18 @@ def test_lines_stay_where_they_are_through_rounds() -> None:
         assert all(len(line) <= 80 for line in screen(reporter))
 
 
+def test_what_came_before_the_rounds_makes_room_for_them() -> None:
+    with RichReporter(terminal()) as reporter:
+        reporter.progress("data · reading", 50, 100, "kB")
+        reporter.progress("data · tokenising", 100, 100, "sentences")
+        assert [line.split()[:2] for line in screen(reporter)] == [["data", "tokenising"]]
+        reporter.overall(0, 3)
+        reporter.progress("client 0 · training", 50, 100, "tokens")
+        assert [line.split()[0] for line in screen(reporter)] == ["rounds", "client"]
+        reporter.progress("data · reading", 50, 100, "kB")
+        assert [line.split()[0] for line in screen(reporter)] == ["rounds", "client", "data"]
+
+
 def test_a_task_under_way_says_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
     with RichReporter(terminal()) as reporter:

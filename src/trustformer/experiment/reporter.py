@@ -77,7 +77,7 @@ class RichReporter:
     def __init__(self, console: Console | None = None) -> None:
         bar = BarColumn(bar_width=20, complete_style="default", finished_style="dim", pulse_style="default")
         self._progress = Progress(
-            *(_column("{task.description}", 10), _column("{task.fields[step]}", 9), bar),
+            *(_column("{task.description}", 10), _column("{task.fields[step]}", 10), bar),
             *(_column("{task.fields[rate]}", 15, "right"), _Left()),
             console=console or Console(stderr=True),
             transient=True,
@@ -108,8 +108,11 @@ class RichReporter:
         self._progress.update(task.id, completed=done, total=total, rate=speed)
 
     def overall(self, done: int, total: int) -> None:
-        """Move the upper bar."""
+        """Move the upper bar; lines of what came before the first round make room for it."""
         if self._rounds is None:
+            for task in self._rows.values():
+                self._progress.remove_task(task)
+            self._rows.clear()
             self._rounds = self._progress.add_task("rounds", total=total, completed=done, step="", rate="")
         self._progress.update(self._rounds, completed=done, step=f"{done} of {total}")
 
