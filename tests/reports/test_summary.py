@@ -137,6 +137,19 @@ def test_the_gap_is_measured_against_dense_fedavg_and_local(results: list[dict[s
     assert rows[4].recovered["nll"].share == pytest.approx(0.5)
 
 
+def test_the_common_model_is_measured_between_clients_alone_and_fedavgs_common_model() -> None:
+    found = [make_result("local", 1, 20.0, 3.0, None, config="local")]
+    for method, bleu, common, factor in (("fedavg", 29.0, 30.0, 1.0), ("centroid", 27.0, 28.0, 32.0)):
+        found.append(make_result(method, 1, bleu, 2.0, factor, config=method, bleu_common=common))
+    kept = summarise(found)[2].recovered
+    assert (kept["bleu"].share, kept["bleu_common"].share) == (pytest.approx(7 / 9), pytest.approx(0.8))
+    assert "| 28.0 (80 %) |" in next(
+        line for line in markdown_table(found).splitlines() if line.startswith("| centroid")
+    )
+    without = [{**result, "bleu_common": None} if result["method"] == "centroid" else result for result in found]
+    assert "bleu_common" not in summarise(without)[2].recovered
+
+
 def test_only_seeds_that_all_three_have_are_paired(results: list[dict[str, Any]]) -> None:
     missing = [r for r in results if (r["config"], r["seed"]) != ("fedavg", 2)]
     kept = summarise(missing)[3].recovered["bleu"]

@@ -59,8 +59,8 @@ class Row:
         bytes_up, bytes_down: per client and round, or local epoch.
         fewer: dense fp32 bytes over these, up and down; `fewer_without_embeddings`: embeddings left out on both
             sides. None where nothing is sent or, in records of older versions, it is not known.
-        recovered: by metric `bleu` and `nll`, where FedAvg gains anything; empty without a local and a dense FedAvg
-            run of the same seeds.
+        recovered: by metric `bleu` and `nll`, and `bleu_common` of the common model, where FedAvg gains anything; empty
+            without a local and a dense FedAvg run of the same seeds.
     """
 
     name: str
@@ -205,14 +205,7 @@ def _reference(groups: dict[str, list[Result]], method: str) -> list[Result]:
 
 
 def _row(name: str, group: Sequence[Result], local: Sequence[Result], dense: Sequence[Result], epochs: float) -> Row:
-    shares = {}
-    if group[0]["method"] != "local" and list(group) != list(dense):
-        by_seed = [{result["seed"]: result for result in part} for part in (group, local, dense)]
-        seeds = sorted(set.intersection(*map(set, by_seed)))
-        for metric, better in BETTER.items():
-            values, base, best = ([better * part[seed][metric] for seed in seeds] for part in by_seed)
-            if seeds and (found := recovered(values, base, best, LEAST_GAP[metric])) is not None:
-                shares[metric] = found
+    shares = {} if group[0]["method"] == "local" or list(group) == list(dense) else _shares(group, local, dense)
     bleu, chrf, nll = (_spread([result[key] for result in group]) for key in ("bleu", "chrf", "nll"))
     common, common_nll = (
         None if group[0].get(key) is None else _spread([result[key] for result in group])
@@ -221,6 +214,21 @@ def _row(name: str, group: Sequence[Result], local: Sequence[Result], dense: Seq
     up, down = (float(np.mean([result[f"bytes_{way}_per_client_round"] for result in group])) / epochs for way in WAYS)
     fewer, rest = (_factors(group, which, epochs) for which in ("", "_without_embeddings"))
     return Row(name, tuple(group), bleu, chrf, nll, common, common_nll, epochs, up, down, fewer, rest, shares)
+
+
+def _shares(group: Sequence[Result], local: Sequence[Result], dense: Sequence[Result]) -> dict[str, Recovered]:
+    """What is kept of FedAvg's gain, by metric; of training alone there are the clients' own models only."""
+    method, base, best = ({result["seed"]: result for result in part} for part in (group, local, dense))
+    seeds = sorted(method.keys() & base.keys() & best.keys())
+    shares = {}
+    for metric, own in {**{name: name for name in BETTER}, "bleu_common": "bleu"}.items():
+        if not seeds or None in [part[seed].get(metric) for part in (method, best) for seed in seeds]:
+            continue
+        parts = ((method, metric), (base, own), (best, metric))
+        ours, alone, fedavg = ([BETTER[own] * part[seed][name] for seed in seeds] for part, name in parts)
+        if (found := recovered(ours, alone, fedavg, LEAST_GAP[own])) is not None:
+            shares[metric] = found
+    return shares
 
 
 def _spread(values: Sequence[float]) -> Spread:

@@ -31,7 +31,7 @@ PRIVACY_NOTE = (
 EMBEDDINGS_NOTE = "Without embeddings: those left out of both messages and weights."
 GAP_NOTE = (
     "Gap kept: share of what FedAvg gains over local training, with the interval of 95 % of all resamples of the "
-    "seeds, paired; few seeds make a rough interval."
+    "seeds, paired; few seeds make a rough interval. In brackets beside G BLEU: that share of the common model."
 )
 
 
@@ -44,13 +44,21 @@ def cells(row: Row) -> tuple[str, ...]:
         _number(row.bleu),
         f"{row.chrf.mean:.1f}",
         _number(row.nll, 2),
-        f"{row.bleu_common.mean:.1f}" if row.bleu_common else "-",
+        _common(row),
         _number(row.nll_common, 2) if row.nll_common else "-",
         f"{row.bytes_up / 1000:,.0f} / {row.bytes_down / 1000:,.0f}" if sent else "0 / 0",
         factor(row.fewer),
         factor(row.fewer_without_embeddings),
         *(share(row.recovered.get(metric)) for metric in ("bleu", "nll")),
     )
+
+
+def _common(row: Row) -> str:
+    """The common model's BLEU, and in brackets the share of FedAvg's gain that it keeps."""
+    if row.bleu_common is None:
+        return "-"
+    kept = row.recovered.get("bleu_common")
+    return f"{row.bleu_common.mean:.1f}" + ("" if kept is None else f" ({100 * kept.share:.0f} %)")
 
 
 def _number(value: Spread, digits: int = 1) -> str:
@@ -140,7 +148,7 @@ def results_table(results: Sequence[Result], width: int = 80) -> Table:
 
 
 def _folded(text: str) -> str:
-    for mark in (" ± ", " / ", " [", " bytes", " gap", " kept", " BLEU"):
+    for mark in (" ± ", " / ", " [", " (", " bytes", " gap", " kept", " BLEU"):
         text = text.replace(mark, f"{mark.rstrip()}\n" if mark == " / " else f"\n{mark.lstrip()}")
     return text
 
