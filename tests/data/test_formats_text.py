@@ -132,7 +132,18 @@ def test_a_name_tells_the_format(name: str, kind: str) -> None:
     assert detect(Path(name), "ru", "en") == kind
 
 
-def test_a_name_that_does_not_tell_is_refused() -> None:
+def test_a_name_that_does_not_tell_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.docx").touch()
     with pytest.raises(DataError, match="cannot be told") as caught:
-        detect(Path("a.docx"), "ru", "en")
+        detect(tmp_path / "a.docx", "ru", "en")
     assert "--format" in caught.value.hint
+
+
+def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nowhere does not exist"):
+        detect(tmp_path / "nowhere", "ru", "en")
+    with pytest.raises(DataError, match=r"corpus\.ru does not exist, nor with \.gz"):
+        detect(tmp_path / "corpus.ru", "ru", "en")
+    (tmp_path / "corpus.ru").touch()
+    with pytest.raises(DataError, match=r"corpus\.en does not exist, nor with \.gz"):
+        detect(tmp_path / "corpus.ru", "ru", "en")

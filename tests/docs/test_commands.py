@@ -39,6 +39,7 @@ NOT_RUN = {
     "make wheel-check": NETWORK,
     "pip install -e '.[flower]'": NETWORK,
     "trustformer init-federation fed --clients 3": DEPLOYED,
+    "trustformer init-federation fed config.toml --clients 3 --address federation.example.org:9443": DEPLOYED,
     "trustformer serve fed/host": DEPLOYED,
     "trustformer join fed/client-0": DEPLOYED,
     "trustformer join fed/client-1": DEPLOYED,

@@ -52,6 +52,11 @@ def detect(path: Path, source: str, target: str) -> FileFormat:
     try:
         aligned_files(path, source, target)
     except DataError:
+        named = path.name.removesuffix(".gz").endswith((f".{source}", f".{target}"))
+        if named and not path.is_dir():
+            raise  # it says which of the two files is missing
+        if not path.exists():
+            raise DataError(f"{path} does not exist", "check the path") from None
         raise DataError(
             f"the format of {path} cannot be told from its name",
             f"it may end in {', '.join(SUFFIXES)} (also .gz), or in .{source} and .{target} for two aligned files; "

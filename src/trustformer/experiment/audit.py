@@ -95,7 +95,9 @@ def audit(run: Path, policy: Path | None = None) -> Audit:
     if not run.is_dir():
         raise ConfigError(f"{run} does not exist", "give a run directory")
     if not (run / "terms.bin").is_file():
-        raise ConfigError(f"{run} holds no exchange to audit", "runs of local and centralized send nothing")
+        known = (run / "config.toml").is_file()
+        hint = "runs of local and centralized send nothing" if known else "give a run directory: this is none"
+        raise ConfigError(f"{run} holds no exchange to audit", hint)
     try:
         terms = RunConfig.from_bytes(_read(run / "terms.bin"))
     except TrustformerError as error:

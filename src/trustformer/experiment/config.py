@@ -216,7 +216,9 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
     try:
         config = msgspec.convert(tree, Config)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"config: {_readable(error)}", "trustformer run --help lists the keys") from None
+        raise ConfigError(
+            f"config: {_readable(error)}", "docs/config.md lists the keys, trustformer run --help the most used"
+        ) from None
     for key, given in leaves(msgspec.to_builtins(config)):
         for value in given if isinstance(given, (list, tuple)) else (given,):
             if isinstance(value, float) and not math.isfinite(value):

@@ -130,13 +130,17 @@ def load_corpus(config: Config) -> tuple[Corpus, tuple[Pair, ...]]:
         )
     train = train[: data.limit or None]
     name = f"{corpus.name}, {len(train):,} pairs"
+    told = (
+        f"the first {share:,} pairs of {corpus.name} count as PUBLIC: they make the vocabulary, no client trains on "
+        "them (tokenizer.train_on names other text)"
+    )
     shrunk = Corpus(
         train=train,
         valid=corpus.valid,
         test=corpus.test,
         name=name,
         synthetic=False,
-        warnings=corpus.warnings,
+        warnings=(*corpus.warnings, told) if share else corpus.warnings,
         digest=corpus_digest(train, corpus.valid, corpus.test),
     )
     return shrunk, corpus.train[:share]

@@ -135,6 +135,9 @@ def _announce(config: Config, prepared: Prepared, directory: RunDirectory, repor
     if prepared.method.codec is None and (config.clients.participation < 1 or config.clients.cohorts):
         reporter.note(f"warning: with {config.method.name} every client trains in every round, whatever the cohorts")
     if prepared.method.codec is not None:
+        if len(counts) < 3:
+            whose = "the combined model is its own update" if len(counts) == 1 else "each can tell the other's update"
+            reporter.note(f"warning: with {'one client' if len(counts) == 1 else 'two clients'} {whose}")
         reporter.note(BANNER)
         if config.record_messages:
             reporter.note(f"warning: record_messages keeps every update IN THE CLEAR in {directory.path / 'messages'}")

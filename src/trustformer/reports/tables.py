@@ -20,10 +20,9 @@ _TOO_WIDE = ("chrF", "G NLL", "without embeddings")
 """Columns that do not fit a terminal of eighty characters."""
 _WIDE = 150
 """Characters of a terminal that has room for all columns, cells in one line."""
-NOTE = (
-    "BLEU, chrF, NLL: mean over the clients' own models on the test set, NLL in nats per token; G: the common model. "
-    "kB: sent by and to a client in a {unit}, sealed, as counted. Fewer bytes: against dense fp32 weights, up / down."
-)
+NOTE = "{scores}: mean over the clients' own models on the test set, NLL in nats per token{common}."
+SENT_NOTE = "kB: sent by and to a client in a {unit}, exchanges without training included, sealed, as counted."
+FEWER_NOTE = "Fewer bytes: against dense fp32 weights, up / down."
 PRIVACY_NOTE = (
     "ε: what a run spends on a client (or a pair) to its end, closing exchanges included; in brackets against those "
     "who know the cohorts; δ is in the signature. What it protects from whom: docs/privacy-baselines.md."
@@ -104,7 +103,12 @@ def visible(rows: Sequence[Row], left_out: Sequence[str] = ()) -> tuple[tuple[st
 def note(rows: Sequence[Row], left_out: Sequence[str] = ()) -> str:
     """Return what the columns mean, those of `left_out` excepted."""
     parts = {
-        NOTE.format(unit=unit(rows)): True,
+        NOTE.format(
+            scores=", ".join(name for name in ("BLEU", "chrF", "NLL") if name not in left_out),
+            common="; G: the common model" if any(row.bleu_common for row in rows) else "",
+        ): True,
+        SENT_NOTE.format(unit=unit(rows)): any(row.total for row in rows),
+        FEWER_NOTE: any(row.fewer for row in rows),
         EMBEDDINGS_NOTE: "without embeddings" not in left_out and any(row.fewer_without_embeddings for row in rows),
         PRIVACY_NOTE: any(row.results[0].get("privacy") for row in rows),
         GAP_NOTE: any(row.recovered for row in rows),

@@ -36,7 +36,8 @@ METRICS = {
 }
 _NOTE = (
     "Scores: mean over the clients' own models on the test set; G: the common model. NLL in nats per target. "
-    "kB: sent by and to a client in a {unit}, sealed, as counted. Fewer bytes: against dense fp32 weights, up / down."
+    "kB: sent by and to a client in a {unit}, exchanges without training included, sealed, as counted. "
+    "Fewer bytes: against dense fp32 weights, up / down."
 )
 
 
