@@ -88,7 +88,8 @@ def test_sections_have_the_promised_keys(promised: str) -> None:
     [
         ("sead=1", ["unknown key", "sead"]),
         ("client.count=3", ["unknown key", "client"]),
-        ("clients.cout=3", ["unknown key", "clients.cout"]),
+        ("clients.cout=3", ["unknown key", "clients.cout", "did you mean clients.count?"]),
+        ("privacy.epsilom=3", ["unknown key", "did you mean privacy.epsilon?"]),
         ("clients.count=many", ["clients.count", "int"]),
         ("clients.count=2.5", ["clients.count", "int"]),
         ("clients.count=true", ["clients.count", "int"]),

@@ -7,6 +7,7 @@ import math
 import tomllib
 import unicodedata
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -216,9 +217,7 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
     try:
         config = msgspec.convert(tree, Config)
     except msgspec.ValidationError as error:
-        raise ConfigError(
-            f"config: {_readable(error)}", "docs/config.md lists the keys, trustformer run --help the most used"
-        ) from None
+        raise ConfigError(f"config: {_readable(error)}", _hint(_readable(error))) from None
     for key, given in leaves(msgspec.to_builtins(config)):
         for value in given if isinstance(given, (list, tuple)) else (given,):
             if isinstance(value, float) and not math.isfinite(value):
@@ -253,6 +252,19 @@ def _override(tree: dict[str, Any], override: str) -> None:
         if not isinstance(tree, dict):
             raise ConfigError(f"--set {key}: {section!r} is a value, not a section")
     tree[name] = value
+
+
+def _hint(message: str) -> str:
+    """Where the keys are, and of an unknown one the nearest that there is."""
+    keys = []
+    for section in msgspec.structs.fields(Config):
+        nested = isinstance(section.type, type) and issubclass(section.type, Struct)
+        keys += [f"{section.name}.{f.name}" for f in msgspec.structs.fields(section.type)] if nested else [section.name]
+    near = (
+        get_close_matches(message.removeprefix("unknown key").strip(" '"), keys, 1) if "unknown key" in message else []
+    )
+    known = "docs/config.md lists the keys, trustformer run --help the most used"
+    return f"did you mean {near[0]}? {known}" if near else known
 
 
 def _readable(error: msgspec.ValidationError) -> str:
