@@ -182,11 +182,11 @@ def _readme(commands: Commands, address: str, notes: str) -> str:
     return f"""\
 # A federation of {len(commands.join)} clients
 
-On the host, in a terminal of its own:
+On the host, by the path that its folder has there:
 
     {commands.serve}
 
-On each client's machine (or in further terminals of this one):
+On each client's machine, by the path that its folder has there (or in further terminals of this one):
 
 {joins}
 
