@@ -66,7 +66,8 @@ class RunDirectory:
     def existing(cls, path: Path) -> RunDirectory:
         """Open a run directory for reading; raises `ConfigError` if it is none."""
         if not (path / "config.toml").is_file():
-            raise ConfigError(f"{path} is not a run directory: it has no config.toml")
+            lacks = "it has no config.toml" if path.is_dir() else "there is no such folder"
+            raise ConfigError(f"{path} is not a run directory: {lacks}", "give one that trustformer run made")
         return cls(path)
 
     @contextmanager

@@ -26,6 +26,8 @@ def load_saved(path: Path, client: str | None = None) -> tuple[Model, Tokenizer]
     Raises:
         ConfigError: neither a run nor a model, a run that has not finished, or no such client.
     """
+    if not path.is_dir():
+        raise ConfigError(f"{path}: there is no such folder", "give a run directory or a model folder")
     is_run = (path / "config.toml").is_file()
     folder = path / "model" if is_run else path
     if is_run:
