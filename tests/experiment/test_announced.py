@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,25 +17,24 @@ class _Begun(Exception):  # noqa: N818
     pass
 
 
-class Notes(PlainReporter):
-    """Keeps what is said, and stops a run where training begins."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.lines.append(text)
+class Stopping(PlainReporter):
+    """Stops a run where training begins."""
 
     def overall(self, done: int, total: int) -> None:
         raise _Begun
 
 
-def announced(overrides: list[str], out: Path) -> str:
-    notes = Notes()
-    with pytest.raises(_Begun):
-        run(load_config(None, overrides), out, notes)
-    return "\n".join(notes.lines)
+Announced = Callable[[list[str]], str]
+
+
+@pytest.fixture
+def announced(tmp_path: Path, mini_model: None, capsys: pytest.CaptureFixture[str]) -> Announced:
+    def said(overrides: list[str]) -> str:
+        with pytest.raises(_Begun):
+            run(load_config(None, overrides), tmp_path / f"run-{len(list(tmp_path.iterdir()))}", Stopping())
+        return capsys.readouterr().err
+
+    return said
 
 
 @pytest.mark.parametrize(
@@ -47,21 +47,21 @@ def announced(overrides: list[str], out: Path) -> str:
     ],
 )
 def test_so_few_clients_that_updates_are_no_secret_are_warned(
-    settings: list[str], tmp_path: Path, mini_model: None, clients: int, method: str, part: str
+    announced: Announced, settings: list[str], clients: int, method: str, part: str
 ) -> None:
-    said = announced([*settings, f"clients.count={clients}", f"method.name={method}"], tmp_path / "run")
+    said = announced([*settings, f"clients.count={clients}", f"method.name={method}"])
     assert (part in said) if part else ("update" not in said)
 
 
-def test_what_counts_as_public_is_said(tmp_path: Path, mini_model: None) -> None:
+def test_what_counts_as_public_is_said(announced: Announced, tmp_path: Path) -> None:
     rows = "".join(f"строка {n} и слово {n % 7}\tline {n} and word {n % 7}\n" for n in range(120))
     for name in ("train", "valid", "test"):
         (tmp_path / f"{name}.tsv").write_text(rows, "utf-8")
     files = [f"data.{name}={tmp_path / name}.tsv" for name in ("train", "valid", "test")]
     overrides = ["data.source=tsv", *files, "tokenizer.vocab_size=64", "method.name=local"]
-    said = announced(overrides, tmp_path / "run")
+    said = announced(overrides)
     assert "the first 12 pairs of train.tsv count as PUBLIC" in said
     assert "pairs of each client: 36, 36, 36" in said
     text = tmp_path / "public.txt"
     text.write_text(rows, "utf-8")
-    assert "PUBLIC" not in announced([*overrides, f"tokenizer.train_on={text}"], tmp_path / "other")
+    assert "PUBLIC" not in announced([*overrides, f"tokenizer.train_on={text}"])
