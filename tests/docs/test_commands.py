@@ -44,6 +44,7 @@ NOT_RUN = {
     "trustformer join fed/client-0": DEPLOYED,
     "trustformer join fed/client-1": DEPLOYED,
     "trustformer join fed/client-2": DEPLOYED,
+    "trustformer attest audit fed/host fed/client-0 fed/client-1 fed/client-2": DEPLOYED,
     "enclave/measure.sh root": "collects a root file system of Debian packages: tests/enclave/test_enclave_package.py",
     "KEY=enclave-key.pem enclave/measure.sh sign": HARDWARE,
     "trustformer init-federation fed config.toml --policy policy.toml --address federation.example.org:9443": DEPLOYED,

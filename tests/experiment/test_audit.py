@@ -15,7 +15,7 @@ import pytest
 from trustformer.cli import main
 from trustformer.enclave.protocol import Manifest, Receipt, split_signed
 from trustformer.errors import ConfigError, DataError
-from trustformer.experiment.audit import Audit, _Quotes, _receipts, audit
+from trustformer.experiment.audit import Audit, Quotes, _receipts, audit
 from trustformer.federation.host import split_kept
 
 
@@ -168,7 +168,7 @@ def test_a_directory_without_rounds_or_receipts_shows_nothing(run: Path) -> None
 
 def test_a_receipt_taken_away_is_noticed(run: Path) -> None:
     keep_receipts(run, lambda receipt: (receipt.round, receipt.client_id) != (2, "1"))
-    assert "round 2: no receipt of 1, whose update it combines" in failures(run)
+    assert "client 1 has no receipt for round 2, whose result its update is in" in failures(run)
 
 
 @pytest.mark.parametrize("attempt", [1, 2])
@@ -184,9 +184,9 @@ def test_a_client_accepted_and_then_left_out_is_noticed(run: Path, attempt: int,
     ]
     receipts.append(replace(receipts[0], client_id=left, **other))
     boots = {closed.boot_id.hex(), bytes(16).hex()}
-    quotes = _Quotes({}, {(client, boot) for client, _ in closed.uploads for boot in boots})
+    quotes = Quotes({}, {(client, boot) for client, _ in closed.uploads for boot in boots})
     report = Audit()
-    _receipts(receipts, [], quotes, {3: replace(closed, uploads=listed)}, report)
+    _receipts(receipts, [], quotes, {3: replace(closed, uploads=listed)}, (), report)
     found = f"receipts: round 3: client {left} was accepted and then left out"
     assert report.failed == ([] if other else [found])
 

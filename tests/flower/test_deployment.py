@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ pytest.importorskip("flwr", reason="needs the extra flower")
 
 from flower_kit import SENTENCE, Processes, flags, free_address, processes, run_hostile, wait_for
 from safetensors.numpy import load_file
+
+from trustformer.cli import main
 
 pytestmark = [
     pytest.mark.flower,
@@ -193,6 +196,22 @@ def test_each_exchange_is_recorded_with_its_cohort_and_bytes(deployment: Deploym
     records = [json.loads(line) for line in (deployment.fed / "host" / "rounds.jsonl").read_text("utf-8").splitlines()]
     assert [record["round"] for record in records] == [1, 2]
     assert all(len(record["combined"]) >= 2 and sum(record["bytes_up"].values()) > 0 for record in records)
+
+
+def test_a_third_party_verifies_the_deployment_from_what_its_parties_keep(
+    deployment: Deployment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in ("host/terms.bin", "host/released", *(f"client-{client}" for client in CLIENTS)):
+        source, target = deployment.fed / path, tmp_path / path
+        target.parent.mkdir(exist_ok=True)
+        shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
+    for secret in (path for pattern in ("*.key", "*.safetensors") for path in tmp_path.rglob(pattern)):
+        secret.unlink()
+    folders = [str(tmp_path / name) for name in ("host", *(f"client-{client}" for client in CLIENTS))]
+    assert main(["attest", "audit", *folders]) == 0
+    printed = capsys.readouterr().out
+    assert "2 of 2 rounds form one chain under attested keys" in printed
+    assert "what they accept was combined" in printed
 
 
 def test_serve_started_again_after_the_end_waits_for_nobody(deployment: Deployment) -> None:

@@ -36,7 +36,10 @@ examples:
 AUDIT_EXAMPLES = """\
 examples:
   trustformer attest audit runs/demo/centroid-seed1
+  trustformer attest audit fed/host fed/client-0 fed/client-1
 
+In a deployment the rounds are with the host and each client keeps its own quotes and receipts: name the host's folder
+(terms.bin and released of it are enough), then those of clients (state, node.toml, terms.bin and policy.toml are).
 Checks quotes against the policy, what they are bound to, the chain of rounds and the receipts, from files alone.
 exit status: 0 all holds, 3 something does not
 """
@@ -80,8 +83,9 @@ def add_parser(subparsers: Any) -> None:
     pin.set_defaults(run=run_pin)
 
     audit = _verb(verbs, "audit", "verify a whole run again, offline", AUDIT_EXAMPLES)
-    audit.add_argument("run_directory", type=Path, metavar="RUN", help="run directory")
-    audit.add_argument("--policy", type=Path, metavar="FILE", help="your own policy instead of the run's")
+    audit.add_argument("run_directory", type=Path, metavar="RUN", help="run directory, or a host's folder")
+    audit.add_argument("client", type=Path, nargs="*", metavar="CLIENT", help="clients' folders of a deployment")
+    audit.add_argument("--policy", type=Path, metavar="FILE", help="your own policy instead of the clients'")
     audit.set_defaults(run=run_audit)
 
 
@@ -190,8 +194,9 @@ def run_pin(args: argparse.Namespace) -> int:
 def run_audit(args: argparse.Namespace) -> int:
     """Print what holds and what does not."""
     from trustformer.experiment.audit import audit
+    from trustformer.flower.witness import witness
 
-    report = audit(args.run_directory, args.policy)
+    report = audit(args.run_directory, args.policy, [witness(folder) for folder in args.client])
     for sentence in report.passed:
         print(f"ok    {sentence}")
     for sentence in report.failed:

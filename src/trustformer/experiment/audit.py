@@ -1,48 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A third party verifies a whole run again, offline, from what its directory holds.
+"""A third party verifies a whole run again, offline, from files.
 
 It needs the run's terms, the clients' policy, verification records, receipts and the released rounds; no key, no
 private text, no network. It shows that every client checked an enclave before it sent anything, that the rounds form
-one unbroken chain under keys those quotes are bound to, and that what was accepted was combined.
+one unbroken chain under keys those quotes are bound to, and that what was accepted was combined. In a deployment the
+rounds are the host's and each client keeps its own records: it shows this of the clients whose folders are given.
 """
 
 from __future__ import annotations
 
-import base64
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import msgspec
-
-from trustformer.attestation.handshake import VerificationRecord, reappraise
-from trustformer.attestation.policy import Policy
 from trustformer.enclave.config import RunConfig
 from trustformer.enclave.protocol import MAX_MESSAGE, NO_HASH, Manifest, Receipt, split_signed
 from trustformer.errors import ConfigError, DataError, TrustformerError
+from trustformer.experiment.testimony import Quotes, Witness, quotes_of, read_file, read_terms, receipts_of
 from trustformer.federation.host import split_kept
 from trustformer.message import digest
-from trustformer.secure.identity import verify
 from trustformer.secure.sealing import sealed_length
 from trustformer.vq import body_size
 
-
-class _Verification(VerificationRecord, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    client: str
-
-
-class _Verifications(msgspec.Struct, frozen=True):
-    verifications: list[_Verification]
-
-
-class _Line(msgspec.Struct, frozen=True):
-    client: str
-    receipt: str
-
-
 _SHOWN = 5
 """Problems of one check that are told; more of a kind say nothing new."""
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What msgspec raises on foreign JSON; the last where it is nested too deeply."""
 
 
 @dataclass
@@ -68,123 +49,99 @@ class Audit:
             self.passed.append(held)
 
 
-@dataclass
-class _Quotes:
-    """What the records that passed vouch for: signing key by boot, and (client, boot) that a client accepted; hex."""
-
-    keys: dict[str, str] = field(default_factory=dict)
-    accepted: set[tuple[str, str]] = field(default_factory=set)
-
-    def check(self, boot_id: bytes, signed: tuple[bytes, bytes], what: str) -> None:
-        """Raise `SealError` if a message is not signed by an attested key of its boot."""
-        body, signature = signed
-        verify(bytes.fromhex(self.keys.get(boot_id.hex(), "")), signature, body, what)
-
-
-def audit(run: Path, policy: Path | None = None) -> Audit:
-    """Verify a run directory again.
+def audit(run: Path, policy: Path | None = None, clients: Sequence[Witness] = ()) -> Audit:
+    """Verify a run again.
 
     Args:
-        run: the run directory.
-        policy: the auditor's own policy; the run's own when None.
+        run: the run directory; of a deployment the host's, or a copy of its `terms.bin` and `released`.
+        policy: the auditor's own policy; the clients' when None.
+        clients: of a deployment, those that show what they kept.
 
     Raises:
-        ConfigError: the directory is not a run that exchanges anything, or lacks a file.
-        DataError: a file that is damaged as a whole; names it.
+        ConfigError: there is no exchange to audit, or a file is missing.
+        DataError: a file that is damaged as a whole, or terms that a client did not agree to; names it.
     """
+    terms = _terms(run, clients)
+    witnesses = clients or [Witness(run, run / "terms.bin", run / "policy.toml")]
+    report = Audit()
+    if terms.provider == "simulated":
+        report.notes.append(
+            "SIMULATED ATTESTATION: the quotes prove nothing about hardware, nor about what read the data"
+        )
+    own = "each client's own" if clients else f"{run / 'policy.toml'} (the run's own)"
+    report.notes.append(f"policy: {f'{policy} (yours)' if policy else f'{own}; --policy FILE takes yours'}")
+    quotes = quotes_of(witnesses, terms, policy)
+    _quotes(quotes, report)
+    heard = {str(witness.client) for witness in clients}
+    if silent := [client for client, _ in terms.roster if clients and client not in heard]:
+        report.notes.append(f"of {', '.join(silent)} nothing was checked but that they are on the roster")
+    if not quotes.accepted:
+        report.notes.append("rounds and receipts were not checked: no quote vouches for a key they could be signed by")
+        return report
+    receipts, unsigned = receipts_of(witnesses, quotes)
+    due = terms.rounds
+    if not all(witness.finished for witness in witnesses):
+        due = max((receipt.round for receipt in receipts if receipt.status == "accepted"), default=0)
+    manifests = _manifests(run / ("released" if clients else "host"), terms, quotes, due, report)
+    _receipts(receipts, unsigned, quotes, manifests, heard, report)
+    return report
+
+
+def _terms(run: Path, clients: Sequence[Witness]) -> RunConfig:
+    """The terms of the run, once it is known to be one, and that the clients agreed to them."""
     if not run.is_dir():
         raise ConfigError(f"{run} does not exist", "give a run directory")
     if not (run / "terms.bin").is_file():
         known = (run / "config.toml").is_file()
         hint = "runs of local and centralized send nothing" if known else "give a run directory: this is none"
         raise ConfigError(f"{run} holds no exchange to audit", hint)
-    try:
-        terms = RunConfig.from_bytes(_read(run / "terms.bin"))
-    except TrustformerError as error:
-        raise DataError(f"{run / 'terms.bin'}: {error.message}", "get the file the clients agreed to") from None
-    report = Audit()
-    if terms.provider == "simulated":
-        report.notes.append(
-            "SIMULATED ATTESTATION: the quotes prove nothing about hardware, nor about what read the data"
-        )
-    whose = "yours" if policy else "the run's own; --policy FILE takes yours"
-    report.notes.append(f"policy: {policy or run / 'policy.toml'} ({whose})")
-    records = _records(run / "attestation.json")
-    quotes = _verifications(records, terms, Policy.load(policy or run / "policy.toml"), policy is not None, report)
-    if not quotes.accepted:
-        report.notes.append("rounds and receipts were not checked: no quote vouches for a key they could be signed by")
-        return report
-    receipts, unsigned = _signed_receipts(run / "receipts.jsonl", quotes)
-    due = terms.rounds
-    if not (run / "result.json").is_file():  # not finished
-        due = max((receipt.round for receipt in receipts if receipt.status == "accepted"), default=0)
-    manifests = _manifests(run, terms, quotes, due, report)
-    _receipts(receipts, unsigned, quotes, manifests, report)
-    return report
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
+    if not clients and not (run / "attestation.json").is_file() and (run / "host.toml").is_file():
         raise ConfigError(
-            f"{path} cannot be read: {error.strerror}", "an audit needs the whole run directory"
-        ) from None
+            f"{run} is a host's folder: quotes and receipts are with the clients",
+            "name folders of clients after it, such as fed/client-0",
+        )
+    terms = read_terms(run / "terms.bin")
+    for witness in clients:
+        if read_terms(witness.terms).digest != terms.digest:
+            raise DataError(
+                f"client {witness.client} agreed to other terms ({witness.terms}) than those of {run / 'terms.bin'}",
+                "give folders of one and the same federation",
+            )
+    return terms
 
 
-def _records(path: Path) -> list[_Verification]:
-    try:
-        return msgspec.json.decode(_read(path), type=_Verifications).verifications
-    except _UNREADABLE as error:
-        raise DataError(
-            f"{path} does not hold verification records: {str(error)[:200]}", "get the file as the run left it"
-        ) from None
+def _quotes(quotes: Quotes, report: Audit) -> None:
+    what = f"{quotes.count} quotes verify under the policy and are bound to this run, its terms and their client"
+    problems = quotes.problems or ([] if quotes.count else ["no client has a record of one that it accepted"])
+    report.add("quotes", what, problems)
 
 
-def _verifications(
-    records: list[_Verification], terms: RunConfig, policy: Policy, foreign: bool, report: Audit
-) -> _Quotes:
-    quotes, problems, count = _Quotes(), [], 0
-    for record in records:
-        client, binding = record.client, record.binding or {}
-        expected = {"run_id": terms.run_id.hex(), "cfg": terms.digest.hex(), "client_id": client}
-        if foreign:
-            record = msgspec.structs.replace(record, policy=policy.digest.hex())
-        try:
-            reappraise(record, policy)
-            terms.key_of(client)
-        except TrustformerError as error:
-            if record.decision == "accepted":
-                problems.append(f"client {client} accepted evidence that does not verify: {error.message}")
-            continue
-        if any(binding.get(key) != value for key, value in expected.items()):
-            problems.append(f"a quote for client {client} is bound to another run, config or client")
-        elif quotes.keys.setdefault(binding["boot_id"], binding["vk_e"]) != binding["vk_e"]:
-            problems.append(f"two signing keys for the boot {binding['boot_id']}")
-        elif record.decision == "accepted":
-            quotes.accepted.add((client, binding["boot_id"]))
-            count += 1
-    what = f"{count} quotes verify under the policy and are bound to this run, its terms and their client"
-    report.add("quotes", what, problems or ([] if count else ["no client has a record of one that it accepted"]))
-    return quotes
-
-
-def _manifests(run: Path, terms: RunConfig, quotes: _Quotes, due: int, report: Audit) -> dict[int, Manifest]:
+def _manifests(folder: Path, terms: RunConfig, quotes: Quotes, due: int, report: Audit) -> dict[int, Manifest]:
     manifests: dict[int, Manifest] = {}
     problems: list[str] = []
     limit = MAX_MESSAGE + sealed_length(body_size(terms.answer) + 1024)
-    previous, files = NO_HASH, sorted((run / "host").glob("round-*.sealed"))
+    previous, files = NO_HASH, sorted(folder.glob("round-*.sealed"))
+    unvouched: list[str] = []  # by boots that no client at hand met: the next attested round that follows vouches
     for number, file in enumerate(files, 1):
         try:
-            signed, sealed = split_kept(_read(file), limit)
+            signed, sealed = split_kept(read_file(file), limit)
             body, signature = split_signed(signed, "manifest")
             manifest = Manifest.from_bytes(body)
-            quotes.check(manifest.boot_id, (body, signature), "manifest")
+            attested = manifest.boot_id.hex() in quotes.keys
+            if attested:
+                quotes.check(manifest.boot_id, (body, signature), "manifest")
         except (TrustformerError, ValueError) as error:
             problems.append(f"{file.name} is not signed by an attested key or damaged: {error}")
             continue
-        if (manifest.round, manifest.previous, manifest.cfg) != (number, previous, terms.digest):
+        follows = (manifest.round, manifest.previous, manifest.cfg) == (number, previous, terms.digest)
+        if attested and follows:
+            unvouched.clear()
+        elif not attested:
+            unvouched.append(file.name)
+        if not follows:
             problems.append(f"{file.name} does not follow the round before it, or belongs to other terms")
+            problems += [f"{name} is not signed by an attested key" for name in unvouched]
+            unvouched.clear()
         if manifest.aggregate_digest != digest(sealed):
             problems.append(f"{file.name}: the sealed aggregate is not the one its manifest names")
         known = {client for client, _ in terms.roster}
@@ -192,6 +149,7 @@ def _manifests(run: Path, terms: RunConfig, quotes: _Quotes, due: int, report: A
         if len(listed) < terms.min_clients or not listed <= known:
             problems.append(f"{file.name} combines too few clients, or one that is not on the roster")
         manifests[number], previous = manifest, manifest.hash
+    problems += [f"{name} is not signed by an attested key" for name in unvouched]
     if not files:
         problems.append("there is none")
     elif len(files) < due:
@@ -200,43 +158,45 @@ def _manifests(run: Path, terms: RunConfig, quotes: _Quotes, due: int, report: A
     return manifests
 
 
-def _signed_receipts(path: Path, quotes: _Quotes) -> tuple[list[Receipt], list[str]]:
-    """Return receipts by attested keys, and what is wrong with all other lines."""
-    receipts, problems = [], []
-    for number, line in enumerate(_read(path).splitlines(), 1):
-        try:
-            entry = msgspec.json.decode(line, type=_Line)
-            body, signature = split_signed(base64.b64decode(entry.receipt), "receipt")
-            receipt = Receipt.from_bytes(body)
-            quotes.check(receipt.boot_id, (body, signature), "receipt")
-        except (TrustformerError, ValueError, *_UNREADABLE) as error:
-            problems.append(f"{path.name}, line {number}, is not by an attested key or damaged: {str(error)[:200]}")
-            continue
-        receipts.append(receipt)
-    return receipts, problems
-
-
 def _receipts(
-    receipts: list[Receipt], problems: list[str], quotes: _Quotes, manifests: dict[int, Manifest], report: Audit
+    receipts: list[Receipt],
+    problems: list[str],
+    quotes: Quotes,
+    manifests: dict[int, Manifest],
+    clients: Collection[str],
+    report: Audit,
 ) -> None:
-    held: dict[int, set[str]] = {}
+    """`clients` are those of a deployment that show what they kept; empty for a run on one machine."""
+    held: dict[str, set[int]] = {}
     for receipt in receipts:
         if (receipt.client_id, receipt.boot_id.hex()) not in quotes.accepted:
             problems.append(f"client {receipt.client_id} sent to a boot it had not verified")
         if receipt.status != "accepted":
             continue
-        held.setdefault(receipt.round, set()).add(receipt.client_id)
+        held.setdefault(receipt.client_id, set()).add(receipt.round)
         manifest = manifests.get(receipt.round)
         if manifest is not None and (manifest.boot_id, manifest.attempt) == (receipt.boot_id, receipt.attempt):
             listed = {client for client, _ in manifest.uploads}
             if receipt.client_id not in listed:
                 problems.append(f"round {receipt.round}: client {receipt.client_id} was accepted and then left out")
+    lacking: dict[str, list[int]] = {}
     for number, manifest in manifests.items():
-        lacking = [client for client, _ in manifest.uploads if client not in held.get(number, ())]
-        if lacking:
-            problems.append(f"round {number}: no receipt of {', '.join(lacking)}, whose update it combines")
-    if not receipts:
+        for client, _ in manifest.uploads:
+            if number not in held.get(client, ()):
+                lacking.setdefault(client, []).append(number)
+    for client, rounds in lacking.items():
+        said = f"client {client} has no receipt for {_rounds(rounds)}, whose result its update is in"
+        if not clients:  # clients and enclave end together there, so that none is lost
+            problems.append(said)
+        elif client in clients:
+            report.notes.append(f"{said}: it was killed before it kept one, or its key was used elsewhere")
+    if not receipts and not clients:
         problems.append("there is none")
     report.add(
         "receipts", f"{len(receipts)} receipts are by attested keys, and what they accept was combined", problems
     )
+
+
+def _rounds(numbers: list[int]) -> str:
+    shown = ", ".join(map(str, numbers[:_SHOWN]))
+    return f"round{'s' * (len(numbers) > 1)} {shown}{' and others' * (len(numbers) > _SHOWN)}"
