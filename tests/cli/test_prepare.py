@@ -6,6 +6,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import stat
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -48,6 +49,7 @@ def test_a_folder_has_three_splits_and_a_report(cli: Cli, memory: Path, tmp_path
     assert done.code == 0, done.err
     folder = contents(tmp_path / "out")
     assert list(folder) == ["report.json", "report.txt", "test.tsv.gz", "train.tsv.gz", "valid.tsv.gz"]
+    assert stat.S_IMODE((tmp_path / "out").stat().st_mode) == 0o700  # it holds the text
     report = json.loads(folder["report.json"])
     corpus = load_folder(tmp_path / "out")
     sizes = {"train": len(corpus.train), "valid": len(corpus.valid), "test": len(corpus.test)}

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ def test_a_wrong_file_does_not_take_the_place(tiny_run: Callable[..., dict[str, 
     assert not out.exists()
     tiny_run(out, "method.name=local")
     assert (out / "result.json").is_file()
+    assert stat.S_IMODE(out.stat().st_mode) == 0o700  # it holds models and translated text
 
 
 def test_a_run_that_began_is_never_taken_away(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -203,6 +204,7 @@ def test_from_the_command_line_to_the_last_round(
     assert main(["init-federation", str(tmp_path / "fed"), "--policy", str(policy), *flags]) == 0
     host = tmp_path / "fed" / "host"
     assert HostConfig.load(host / "host.toml").enclave == ENCLAVE
+    assert {stat.S_IMODE(folder.stat().st_mode) for folder in (host.parent, host, host.parent / "client-0")} == {0o700}
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"

@@ -59,8 +59,12 @@ def write_folder(folder: Path, splits: Mapping[str, Sequence[Pair]], others: Map
 
 
 @contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
+def whole_folder(folder: Path, mode: int = 0o700) -> Iterator[Path]:
     """Give a place to write files that become `folder` at the end, or nothing if anything fails on the way.
+
+    Args:
+        folder: must not exist, or be empty.
+        mode: who may read it: by default its owner alone, for it holds text or keys.
 
     Raises:
         ConfigError: the folder exists and is not empty.
@@ -76,7 +80,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
             if path.is_file():
                 with open(path, "rb") as file:
                     os.fsync(file.fileno())
-        temporary.chmod(0o755)
+        temporary.chmod(mode)
         temporary.replace(folder)  # replaces an empty folder, refuses any other
     except OSError as error:
         raise TrustformerError(

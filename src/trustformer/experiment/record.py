@@ -53,7 +53,7 @@ class RunDirectory:
                 )
             return directory
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            directory.make()
             others = [entry.name for entry in path.iterdir() if entry.name != "config.toml.new"]  # that of a crash
         except OSError as error:
             raise ConfigError(f"{path} cannot be made: {error.strerror}", "choose another --out") from None
@@ -83,6 +83,10 @@ class RunDirectory:
             except OSError:
                 raise ConfigError(f"{self.path}: another process runs here", "wait for it, or end it") from None
             yield
+
+    def make(self) -> None:
+        """Make the folder, for its owner alone, unless it is there: it will hold models and translated text."""
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def abandon(self) -> None:
         """Take config and folder away again if they are all there is: of a run that could not begin."""

@@ -250,6 +250,6 @@ def _start(path: Path) -> Weights:
 def join(folder: Path, reporter: Reporter) -> None:
     """Take part with the client of `folder`; raises as `Member` does."""
     directory = RunDirectory(folder / NodeConfig.load(folder / "node.toml").state)
-    directory.path.mkdir(parents=True, exist_ok=True)
+    directory.make()
     with directory.locked():
         Member(folder, directory, reporter).run()

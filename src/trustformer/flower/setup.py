@@ -104,6 +104,7 @@ def _write(
     common = codec.at(config.seed, 1).digest(prepared.common)
     provider = SimulatedAttester.kind if policy is None else GramineAttester.kind
     terms = make_terms(config, agreed, common, codec, roster, rounds, provider=provider)
+    server.make()
     server.write("config.toml", config.to_toml().encode())
     server.write("terms.bin", terms.to_bytes())
     server.write("host.toml", host.to_toml().encode())
@@ -137,7 +138,7 @@ def _write_client(
     address: str,
 ) -> None:
     node = RunDirectory(at / _name(client))
-    node.path.mkdir(mode=0o700)
+    node.make()
     settings = NodeConfig(client=client, superlink=address, bundle=bundle_hash(make_bundle()))
     node.write("node.toml", settings.to_toml().encode())
     for name in ("config.toml", "policy.toml"):

@@ -81,7 +81,7 @@ class Federation:
         config = replace(config, method=replace(config.method, closing_exchanges=0))
         directory = RunDirectory(Path(folder))
         try:
-            directory.path.mkdir(parents=True, exist_ok=True)
+            directory.make()
         except OSError as error:
             raise ConfigError(f"{folder} cannot be made: {error.strerror}", "give another folder") from None
         width = len(str(len(modules) - 1))

@@ -40,7 +40,7 @@ def export(run: Path, to: Path, client: str | None = None) -> None:
     if config.model.task == "translation":
         model.generation_config.num_beams = BEAMS
     card = model_card(config, result, read_json(run / "environment.json"), client, _languages(config))
-    with whole_folder(to) as folder:
+    with whole_folder(to, mode=0o755) as folder:
         try:
             save_model(model, folder)
         except SafetensorError as error:
