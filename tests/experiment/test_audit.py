@@ -3,6 +3,7 @@
 
 import base64
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -12,10 +13,13 @@ from typing import Any
 
 import pytest
 
+from trustformer.attestation.policy import Policy
 from trustformer.cli import main
+from trustformer.enclave.config import RunConfig
 from trustformer.enclave.protocol import Manifest, Receipt, split_signed
 from trustformer.errors import ConfigError, DataError
-from trustformer.experiment.audit import Audit, Quotes, _receipts, audit
+from trustformer.experiment.audit import Audit, _receipts, audit
+from trustformer.experiment.testimony import Quotes, Witness, quotes_of
 from trustformer.federation.host import split_kept
 
 
@@ -149,26 +153,76 @@ def keep_receipts(run: Path, keep: Callable[[Receipt], bool]) -> None:
 
 def test_last_rounds_taken_away_are_noticed(run: Path) -> None:
     (run / "host" / "round-00003.sealed").unlink()
-    assert "of the 3 that clients took part in 1 are missing" in failures(run)
-    (run / "result.json").unlink()  # as of a run that was not finished
-    assert "of the 3 that clients took part in 1 are missing" in failures(run)
-    keep_receipts(run, lambda receipt: receipt.round < 3)
+    assert "1 of the 3 that clients know to be closed are missing" in failures(run)
+    (run / "result.json").unlink()  # as of a run that was not finished: round 3 may have been open
     report = audit(run)
     assert report.failed == []
     assert any(sentence.startswith("2 of 3 rounds form one chain") for sentence in report.passed)
+    assert "round 3 was open when these files were taken" in report.notes
+    (run / "host" / "round-00002.sealed").unlink()
+    assert "1 of the 2 that clients know to be closed are missing" in failures(run)
 
 
-def test_a_directory_without_rounds_or_receipts_shows_nothing(run: Path) -> None:
-    shutil.rmtree(run / "host")
+def test_a_directory_without_receipts_or_rounds_shows_nothing(run: Path) -> None:
     (run / "receipts.jsonl").write_text("", "utf-8")
     found = failures(run)
-    assert "rounds: there is none" in found
-    assert "receipts: there is none" in found
+    assert all(f"receipts: client {client} has no receipt for its update of round" in found for client in "012")
+    shutil.rmtree(run / "host")
+    assert "3 of the 3 that clients know to be closed are missing" in failures(run)
+
+
+def test_a_folder_that_never_closed_a_round_says_so(run: Path) -> None:
+    shutil.rmtree(run / "host")
+    (run / "receipts.jsonl").write_text("", "utf-8")
+    (run / "result.json").unlink()
+    report = audit(run)
+    assert report.failed == []
+    assert "none of 3 rounds was closed as far as clients know, and there is none" in report.passed
+
+
+def test_a_file_too_long_or_of_another_kind_is_not_read(run: Path) -> None:
+    path = run / "host" / "round-00003.sealed"
+    os.truncate(path, 2**35)
+    assert "round-00003.sealed is not signed by an attested key or damaged" in failures(run)
+    path.unlink()
+    os.mkfifo(path)
+    assert "round-00003.sealed is not signed by an attested key or damaged" in failures(run)
+    os.truncate(run / "receipts.jsonl", 2**35)
+    with pytest.raises(DataError, match=r"receipts\.jsonl is longer than"):
+        audit(run)
+
+
+def test_a_last_line_that_a_killed_process_left_counts_for_nothing(run: Path) -> None:
+    with open(run / "receipts.jsonl", "ab") as file:
+        file.write(b'{"client": "1", "rec')
+    assert failures(run) == ""
+
+
+def test_evidence_of_another_provider_than_agreed_counts_for_nothing(run: Path) -> None:
+    """A client would have refused it: in a run of hardware no simulated quote shows anything."""
+    terms = RunConfig.from_bytes((run / "terms.bin").read_bytes())
+    policy = Policy.load(run / "policy.toml")
+    witness = Witness(run, run / "terms.bin", run / "policy.toml")
+    assert quotes_of([witness], terms, [policy]).count == 3
+    quotes = quotes_of([witness], replace(terms, provider="gramine-dcap"), [policy])
+    assert (quotes.count, quotes.keys) == (0, {})
+    assert "another provider than gramine-dcap" in quotes.problems[0]
+
+
+def test_a_policy_changed_since_is_told_and_judges(run: Path) -> None:
+    policy = run / "policy.toml"
+    text = policy.read_text("utf-8")
+    policy.write_text(text + "allow_smt = true\n", "utf-8")
+    report = audit(run)
+    assert report.failed == []
+    assert "3 quotes were accepted under a policy that has changed since" in report.notes
+    policy.write_text(re.sub(r"[0-9a-f]{64}\"\]\n$", "ab" * 32 + '"]\n', text), "utf-8")
+    assert "accepted evidence that does not verify" in failures(run)
 
 
 def test_a_receipt_taken_away_is_noticed(run: Path) -> None:
     keep_receipts(run, lambda receipt: (receipt.round, receipt.client_id) != (2, "1"))
-    assert "client 1 has no receipt for round 2, whose result its update is in" in failures(run)
+    assert "client 1 has no receipt for its update of round 2" in failures(run)
 
 
 @pytest.mark.parametrize("attempt", [1, 2])

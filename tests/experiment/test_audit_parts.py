@@ -3,17 +3,21 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from trustformer.cli import main
 from trustformer.enclave.config import RunConfig
+from trustformer.enclave.protocol import Manifest, split_signed
 from trustformer.errors import ConfigError, DataError
-from trustformer.experiment.audit import audit
+from trustformer.experiment.audit import Audit, audit
 from trustformer.experiment.config import load_config
 from trustformer.experiment.reporter import PlainReporter
 from trustformer.experiment.runner import run
+from trustformer.federation.host import split_kept
 from trustformer.flower.settings import NodeConfig
 from trustformer.flower.witness import witness
 
@@ -31,10 +35,10 @@ class Stopping(PlainReporter):
 
 @pytest.fixture(scope="module")
 def parted(settings: list[str], mini_model: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two boots, of which client 2 met the second only, laid out as a deployment leaves it."""
+    """A run of two boots, of which client 0 met the first only and client 2 the second, as a deployment leaves it."""
     folder = tmp_path_factory.mktemp("parted")
     cohorts, whole = folder / "rounds.jsonl", folder / "run"
-    cohorts.write_text('{"present": ["0", "1"]}\n' + '{"present": ["0", "1", "2"]}\n' * 2, "utf-8")
+    cohorts.write_text('{"present": ["0", "1"]}\n' + '{"present": ["1", "2"]}\n' * 2, "utf-8")
     config = load_config(None, [*settings, f"clients.cohorts={cohorts}", "clients.min_clients=2"])
     with pytest.raises(KeyboardInterrupt):
         run(config, whole, Stopping(), resume=True)
@@ -54,7 +58,8 @@ def _client(folder: Path, client: str, whole: Path) -> None:
     (folder / "node.toml").write_text(settings.to_toml(), "utf-8")
     for name in ("terms.bin", "policy.toml"):
         shutil.copy(whole / name, folder)
-    shutil.copy(whole / "result.json", folder / "state")
+    last = manifest_of(whole / "host" / "round-00003.sealed")
+    (folder / "state" / "result.json").write_text(json.dumps({"manifest_hash": last.hash.hex()}), "utf-8")
     records = json.loads((whole / "attestation.json").read_text("utf-8"))["verifications"]
     own = [record for record in records if record["client"] == client]
     (folder / "state" / "attestation.json").write_text(json.dumps({"verifications": own}), "utf-8")
@@ -64,21 +69,49 @@ def _client(folder: Path, client: str, whole: Path) -> None:
     )
 
 
+def manifest_of(path: Path) -> Manifest:
+    signed, _ = split_kept(path.read_bytes(), 2**24)
+    return Manifest.from_bytes(split_signed(signed, "manifest")[0])
+
+
+def records_of(fed: Path, client: str, keep: Callable[[dict[str, Any]], bool]) -> None:
+    path = fed / f"client-{client}" / "state" / "attestation.json"
+    kept = [record for record in json.loads(path.read_text("utf-8"))["verifications"] if keep(record)]
+    path.write_text(json.dumps({"verifications": kept}), "utf-8")
+
+
+def receipts_of(fed: Path, client: str, count: int) -> None:
+    """Keep the first so many."""
+    path = fed / f"client-{client}" / "state" / "receipts.jsonl"
+    path.write_text("".join(path.read_text("utf-8").splitlines(keepends=True)[:count]), "utf-8")
+
+
+def unfinished(fed: Path, rounds: int) -> None:
+    for client in CLIENTS:
+        (fed / f"client-{client}" / "state" / "result.json").unlink(missing_ok=True)
+    for number in range(rounds + 1, 4):
+        (fed / "host" / "released" / f"round-0000{number}.sealed").unlink()
+
+
 @pytest.fixture
 def fed(parted: Path, tmp_path: Path) -> Path:
     return shutil.copytree(parted, tmp_path / "fed")
 
 
+def audited(fed: Path, *clients: str) -> Audit:
+    return audit(fed / "host", None, [witness(fed / f"client-{client}") for client in clients])
+
+
 def failures(fed: Path, *clients: str) -> str:
-    return "\n".join(audit(fed / "host", None, [witness(fed / f"client-{client}") for client in clients]).failed)
+    return "\n".join(audited(fed, *clients).failed)
 
 
 def test_host_and_clients_hold_together(fed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["attest", "audit", str(fed / "host"), *(str(fed / f"client-{client}") for client in CLIENTS)]) == 0
     printed = capsys.readouterr().out
-    assert "5 quotes verify" in printed
+    assert "4 quotes verify" in printed
     assert "3 of 3 rounds form one chain" in printed
-    assert "8 receipts are by attested keys" in printed
+    assert "6 receipts are by attested keys" in printed
     assert "nothing was checked" not in printed
     assert "policy: each client's own; --policy FILE takes yours" in printed
 
@@ -102,44 +135,116 @@ def test_every_byte_of_a_round_by_a_boot_nobody_met_matters_but_its_signature(fe
         assert "round-0000" in failures(fed, "2") or manifest - 64 <= at < manifest, at
 
 
-def test_last_rounds_that_no_attested_key_follows_are_noticed(fed: Path) -> None:
+def test_rounds_that_nothing_vouches_for_are_noticed(fed: Path) -> None:
+    unfinished(fed, 3)
     for number in (2, 3):
         (fed / "host" / "released" / f"round-0000{number}.sealed").unlink()
     found = failures(fed, "2")
     assert "round-00001.sealed is not signed by an attested key" in found
-    assert "of the 3 that clients took part in 2 are missing" in found
+    assert "1 of the 2 that clients know to be closed are missing" in found
+
+
+def test_a_client_that_was_away_when_the_last_rounds_were_closed_can_be_heard(fed: Path) -> None:
+    """Client 0 met the first boot only. Once it is back for the end, what it adopted vouches for the rest."""
+    report = audited(fed, "0")
+    assert report.failed == []
+    assert any("what closed rounds 2, 3: what follows vouches" in note for note in report.notes)
+    (fed / "client-0" / "state" / "result.json").unlink()
+    report = audited(fed, "0")
+    assert report.failed == []
+    assert any("nothing vouches for rounds 2, 3" in note for note in report.notes)
+
+
+def test_another_end_than_a_client_adopted_is_noticed(fed: Path) -> None:
+    (fed / "client-1" / "state" / "result.json").write_text(json.dumps({"manifest_hash": "00" * 32}), "utf-8")
+    assert "client 1 ended with another round 3 than this one" in failures(fed, "0", "1")
+    (fed / "client-1" / "state" / "result.json").write_text("{}", "utf-8")
+    with pytest.raises(DataError, match=r"result\.json does not say what was adopted"):
+        failures(fed, "0", "1")
+
+
+def test_a_client_combined_by_a_boot_it_had_not_verified_is_noticed(fed: Path) -> None:
+    """Whoever vouches for the key: a colluding client could vouch for an enclave of the host's."""
+    first = manifest_of(fed / "host" / "released" / "round-00001.sealed").boot_id.hex()
+    records_of(fed, "1", lambda record: record["binding"]["boot_id"] != first)
+    receipts_of(fed, "1", 0)
+    assert "round 1 combines client 1, which had not verified what closed it" in failures(fed, *CLIENTS)
+    records_of(fed, "1", lambda record: False)
+    assert "round 3 combines client 1, which had not verified what closed it" in failures(fed, *CLIENTS)
 
 
 def test_a_receipt_lost_with_a_killed_client_is_told_and_no_failure(fed: Path) -> None:
-    path = fed / "client-1" / "state" / "receipts.jsonl"
-    path.write_text("".join(path.read_text("utf-8").splitlines(keepends=True)[:-1]), "utf-8")
-    report = audit(fed / "host", None, [witness(fed / f"client-{client}") for client in ("0", "1")])
+    receipts_of(fed, "1", 2)
+    report = audited(fed, "0", "1")
     assert report.failed == []
-    assert any("client 1 has no receipt for round 3" in note for note in report.notes)
-    path.write_text("", "utf-8")
-    report = audit(fed / "host", None, [witness(fed / "client-1")])
+    assert any("client 1 has no receipt for its update of round 3" in note for note in report.notes)
+    (fed / "client-1" / "state" / "receipts.jsonl").unlink()
+    report = audited(fed, "1")
     assert report.failed == []
-    assert any("client 1 has no receipt for rounds 1, 2, 3" in note for note in report.notes)
+    assert any("client 1 has no receipt for its update of rounds 1, 2, 3" in note for note in report.notes)
 
 
-def test_a_run_that_goes_on_is_checked_as_far_as_the_client_took_part(fed: Path) -> None:
-    (fed / "client-0" / "state" / "result.json").unlink()
+def test_a_client_that_never_joined_has_nothing_to_show_and_hides_nothing(fed: Path) -> None:
+    shutil.rmtree(fed / "client-2" / "state")
+    assert "round 2 combines client 2, which had not verified what closed it" in failures(fed, *CLIENTS)
+    unfinished(fed, 1)
+    receipts_of(fed, "1", 1)
+    assert failures(fed, *CLIENTS) == ""
+
+
+def test_a_run_that_goes_on_is_checked_as_far_as_it_is(fed: Path) -> None:
+    unfinished(fed, 2)
+    report = audited(fed, *CLIENTS)
+    assert report.failed == []
+    assert "round 3 was open when these files were taken" in report.notes
+    (fed / "host" / "released" / "round-00002.sealed").unlink()
+    assert "1 of the 2 that clients know to be closed are missing" in failures(fed, *CLIENTS)
+
+
+def test_one_finished_client_shows_that_all_rounds_were_closed(fed: Path) -> None:
     (fed / "host" / "released" / "round-00003.sealed").unlink()
-    assert "of the 3 that clients took part in 1 are missing" in failures(fed, "0")
-    path = fed / "client-0" / "state" / "receipts.jsonl"
-    path.write_text("".join(path.read_text("utf-8").splitlines(keepends=True)[:-1]), "utf-8")
-    assert failures(fed, "0") == ""
+    (fed / "client-1" / "state" / "result.json").unlink()
+    assert "1 of the 3 that clients know to be closed are missing" in failures(fed, "0", "1")
 
 
-def test_records_of_another_client_count_for_nothing(fed: Path) -> None:
-    shutil.copy(fed / "client-0" / "state" / "attestation.json", fed / "client-1" / "state" / "attestation.json")
+def test_records_and_receipts_of_another_client_count_for_nothing(fed: Path) -> None:
+    for name in ("attestation.json", "receipts.jsonl"):
+        shutil.copy(fed / "client-0" / "state" / name, fed / "client-1" / "state" / name)
+    found = failures(fed, "0", "1")
+    assert "has a record of client 0" in found
+    assert "line 1, is client 0's" in found
+
+
+def test_a_record_of_nobody_is_not_printed(fed: Path) -> None:
+    path = fed / "client-1" / "state" / "attestation.json"
+    tree = json.loads(path.read_text("utf-8"))
+    tree["verifications"][0]["client"] = "1\nok    all is well"
+    path.write_text(json.dumps(tree), "utf-8")
     found = failures(fed, "1")
-    assert "holds a record of client 0" in found
+    assert "has a record of no client of the roster" in found
+    assert "all is well" not in found
 
 
-def test_a_host_alone_has_nothing_to_show(fed: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["attest", "audit", str(fed / "host")]) == 2
-    assert "quotes and receipts are with the clients" in capsys.readouterr().err
+def test_policies_that_differ_are_told(fed: Path) -> None:
+    with open(fed / "client-1" / "policy.toml", "a", encoding="utf-8") as file:
+        file.write("allow_smt = true\n")
+    report = audited(fed, "0", "1")
+    assert report.failed == []
+    assert any("the clients' policies differ" in note for note in report.notes)
+
+
+def test_more_rounds_than_agreed_are_noticed(fed: Path) -> None:
+    released = fed / "host" / "released"
+    shutil.copy(released / "round-00003.sealed", released / "round-00004.sealed")
+    assert "there are 4 where 3 were agreed" in failures(fed, "0")
+
+
+@pytest.mark.parametrize("folders", [["host"], ["client-0"], ["client-0", "client-1"]], ids=" ".join)
+def test_one_partys_folder_alone_is_explained(
+    fed: Path, folders: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["attest", "audit", *(str(fed / folder) for folder in folders)]) == 2
+    assert "name the host's folder first, then folders of clients" in capsys.readouterr().err
 
 
 def test_terms_of_another_federation_are_named(fed: Path) -> None:
@@ -150,9 +255,15 @@ def test_terms_of_another_federation_are_named(fed: Path) -> None:
         failures(fed, "0", "1")
 
 
-def test_a_folder_of_no_client_is_named(fed: Path) -> None:
+def test_a_folder_of_no_client_of_the_roster_is_named(fed: Path) -> None:
     with pytest.raises(ConfigError, match=r"host/node\.toml cannot be read"):
         witness(fed / "host")
-    (fed / "client-0" / "state" / "receipts.jsonl").unlink()
-    with pytest.raises(ConfigError, match=r"receipts\.jsonl cannot be read"):
+    with pytest.raises(ConfigError, match="client 0 is given twice"):
+        failures(fed, "0", "1", "0")
+    path = fed / "client-0" / "node.toml"
+    path.write_text(path.read_text("utf-8").replace('client = "0"', 'client = "99"'), "utf-8")
+    with pytest.raises(DataError, match="'99', which is not on the roster"):
+        failures(fed, "0")
+    path.write_text(f"client = {'[' * 5000}", "utf-8")
+    with pytest.raises(ConfigError, match=r"node\.toml"):
         failures(fed, "0")

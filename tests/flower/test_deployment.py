@@ -211,7 +211,7 @@ def test_a_third_party_verifies_the_deployment_from_what_its_parties_keep(
     assert main(["attest", "audit", *folders]) == 0
     printed = capsys.readouterr().out
     assert "2 of 2 rounds form one chain under attested keys" in printed
-    assert "what they accept was combined" in printed
+    assert "what closed tries accepted was combined" in printed
 
 
 def test_serve_started_again_after_the_end_waits_for_nobody(deployment: Deployment) -> None:

@@ -38,8 +38,8 @@ examples:
   trustformer attest audit runs/demo/centroid-seed1
   trustformer attest audit fed/host fed/client-0 fed/client-1
 
-In a deployment the rounds are with the host and each client keeps its own quotes and receipts: name the host's folder
-(terms.bin and released of it are enough), then those of clients (state, node.toml, terms.bin and policy.toml are).
+In a deployment the rounds are with the host and each client keeps its own quotes and receipts: name the host's folder,
+then folders of clients. docs/deploy-flower.md says which files of them are enough, none of them a key or a model.
 Checks quotes against the policy, what they are bound to, the chain of rounds and the receipts, from files alone.
 exit status: 0 all holds, 3 something does not
 """

@@ -54,6 +54,7 @@ def _run(options: argparse.Namespace) -> int:
     parallel = min(2, os.cpu_count() or 1) if options.jobs is None else options.jobs
     if parallel < 1:
         raise ConfigError(f"--jobs is {parallel}, it must be 1 or more")
+    RunDirectory(options.out).make()
     try:
         with reporting() as reporter:
             results = execute(jobs, parallel, reporter)

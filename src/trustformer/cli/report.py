@@ -36,6 +36,8 @@ def _run(options: argparse.Namespace) -> int:
     from trustformer.reports.page import render
 
     page = render(collect(options.runs))
-    RunDirectory(options.out).write("report.html", page.encode())
+    directory = RunDirectory(options.out)
+    directory.make()
+    directory.write("report.html", page.encode())
     print(options.out / "report.html")
     return 0

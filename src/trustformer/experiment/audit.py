@@ -13,14 +13,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from trustformer.attestation.policy import Policy
 from trustformer.enclave.config import RunConfig
-from trustformer.enclave.protocol import MAX_MESSAGE, NO_HASH, Manifest, Receipt, split_signed
-from trustformer.errors import ConfigError, DataError, TrustformerError
-from trustformer.experiment.testimony import Quotes, Witness, quotes_of, read_file, read_terms, receipts_of
-from trustformer.federation.host import split_kept
-from trustformer.message import digest
-from trustformer.secure.sealing import sealed_length
-from trustformer.vq import body_size
+from trustformer.enclave.protocol import Manifest, Receipt
+from trustformer.errors import ConfigError, DataError
+from trustformer.experiment.chain import Chain, read_chain
+from trustformer.experiment.testimony import Quotes, Witness, quotes_of, read_terms, receipts_of
 
 _SHOWN = 5
 """Problems of one check that are told; more of a kind say nothing new."""
@@ -58,7 +56,7 @@ def audit(run: Path, policy: Path | None = None, clients: Sequence[Witness] = ()
         clients: of a deployment, those that show what they kept.
 
     Raises:
-        ConfigError: there is no exchange to audit, or a file is missing.
+        ConfigError: there is no exchange to audit, or a file cannot be read.
         DataError: a file that is damaged as a whole, or terms that a client did not agree to; names it.
     """
     terms = _terms(run, clients)
@@ -68,22 +66,30 @@ def audit(run: Path, policy: Path | None = None, clients: Sequence[Witness] = ()
         report.notes.append(
             "SIMULATED ATTESTATION: the quotes prove nothing about hardware, nor about what read the data"
         )
+    policies = [Policy.load(policy or witness.policy) for witness in witnesses]
     own = "each client's own" if clients else f"{run / 'policy.toml'} (the run's own)"
     report.notes.append(f"policy: {f'{policy} (yours)' if policy else f'{own}; --policy FILE takes yours'}")
-    quotes = quotes_of(witnesses, terms, policy)
-    _quotes(quotes, report)
-    heard = {str(witness.client) for witness in clients}
-    if silent := [client for client, _ in terms.roster if clients and client not in heard]:
+    if len({one.digest for one in policies}) > 1:
+        report.notes.append("the clients' policies differ, and each is believed: --policy FILE judges all by one")
+    quotes = quotes_of(witnesses, terms, policies)
+    _quotes(quotes, policy is not None, report)
+    heard = {client for client, _ in terms.roster if not clients or client in {one.client for one in clients}}
+    if silent := [client for client, _ in terms.roster if client not in heard]:
         report.notes.append(f"of {', '.join(silent)} nothing was checked but that they are on the roster")
     if not quotes.accepted:
         report.notes.append("rounds and receipts were not checked: no quote vouches for a key they could be signed by")
         return report
     receipts, unsigned = receipts_of(witnesses, quotes)
-    due = terms.rounds
-    if not all(witness.finished for witness in witnesses):
-        due = max((receipt.round for receipt in receipts if receipt.status == "accepted"), default=0)
-    manifests = _manifests(run / ("released" if clients else "host"), terms, quotes, due, report)
-    _receipts(receipts, unsigned, quotes, manifests, heard, report)
+    chain = read_chain(run / ("released" if clients else "host"), terms, quotes)
+    _rounds(chain, terms, witnesses, receipts, report)
+    lost = _lost(receipts, chain.manifests, heard)
+    if clients:
+        report.notes += [
+            f"{one}: it was killed before it kept one, or somebody else has its identity.key" for one in lost
+        ]
+    else:  # clients and enclave end together there, so that none is lost
+        unsigned += lost
+    _receipts(receipts, unsigned, quotes, chain.manifests, heard, report)
     return report
 
 
@@ -95,108 +101,112 @@ def _terms(run: Path, clients: Sequence[Witness]) -> RunConfig:
         known = (run / "config.toml").is_file()
         hint = "runs of local and centralized send nothing" if known else "give a run directory: this is none"
         raise ConfigError(f"{run} holds no exchange to audit", hint)
-    if not clients and not (run / "attestation.json").is_file() and (run / "host.toml").is_file():
+    part = next((name for name in ("host.toml", "node.toml", "released") if (run / name).exists()), None)
+    if clients and not (run / "released").is_dir():
+        raise ConfigError(f"{run} has no folder released", "name the host's folder first, then folders of clients")
+    if not clients and part is not None:
         raise ConfigError(
-            f"{run} is a host's folder: quotes and receipts are with the clients",
-            "name folders of clients after it, such as fed/client-0",
+            f"{run} is one party's folder: the host has the rounds, each client its own quotes and receipts",
+            "name the host's folder first, then folders of clients: fed/host fed/client-0",
         )
-    terms = read_terms(run / "terms.bin")
+    terms, names = read_terms(run / "terms.bin"), [witness.client for witness in clients]
     for witness in clients:
         if read_terms(witness.terms).digest != terms.digest:
             raise DataError(
                 f"client {witness.client} agreed to other terms ({witness.terms}) than those of {run / 'terms.bin'}",
                 "give folders of one and the same federation",
             )
+        if witness.client not in {client for client, _ in terms.roster}:
+            raise DataError(f"{witness.folder} is of {str(witness.client)[:64]!r}, which is not on the roster")
+        if names.count(witness.client) > 1:
+            raise ConfigError(f"client {witness.client} is given twice", "name each folder once")
     return terms
 
 
-def _quotes(quotes: Quotes, report: Audit) -> None:
+def _quotes(quotes: Quotes, foreign: bool, report: Audit) -> None:
     what = f"{quotes.count} quotes verify under the policy and are bound to this run, its terms and their client"
     problems = quotes.problems or ([] if quotes.count else ["no client has a record of one that it accepted"])
     report.add("quotes", what, problems)
+    if quotes.changed and not foreign:
+        report.notes.append(f"{quotes.changed} quotes were accepted under a policy that has changed since")
 
 
-def _manifests(folder: Path, terms: RunConfig, quotes: Quotes, due: int, report: Audit) -> dict[int, Manifest]:
-    manifests: dict[int, Manifest] = {}
-    problems: list[str] = []
-    limit = MAX_MESSAGE + sealed_length(body_size(terms.answer) + 1024)
-    previous, files = NO_HASH, sorted(folder.glob("round-*.sealed"))
-    unvouched: list[str] = []  # by boots that no client at hand met: the next attested round that follows vouches
-    for number, file in enumerate(files, 1):
-        try:
-            signed, sealed = split_kept(read_file(file), limit)
-            body, signature = split_signed(signed, "manifest")
-            manifest = Manifest.from_bytes(body)
-            attested = manifest.boot_id.hex() in quotes.keys
-            if attested:
-                quotes.check(manifest.boot_id, (body, signature), "manifest")
-        except (TrustformerError, ValueError) as error:
-            problems.append(f"{file.name} is not signed by an attested key or damaged: {error}")
+def _rounds(
+    chain: Chain, terms: RunConfig, witnesses: Sequence[Witness], receipts: Sequence[Receipt], report: Audit
+) -> None:
+    """Hold the chain against what clients know of its end."""
+    newest = max((receipt.round for receipt in receipts if receipt.status == "accepted"), default=0)
+    finished = [witness for witness in witnesses if witness.finished]
+    due = (
+        terms.rounds if finished else max(newest - 1, 0)
+    )  # an update of `newest` was taken: what precedes it is closed
+    last = chain.manifests.get(terms.rounds)
+    for witness in finished:
+        if witness.client is None or last is None:
             continue
-        follows = (manifest.round, manifest.previous, manifest.cfg) == (number, previous, terms.digest)
-        if attested and follows:
-            unvouched.clear()
-        elif not attested:
-            unvouched.append(file.name)
-        if not follows:
-            problems.append(f"{file.name} does not follow the round before it, or belongs to other terms")
-            problems += [f"{name} is not signed by an attested key" for name in unvouched]
-            unvouched.clear()
-        if manifest.aggregate_digest != digest(sealed):
-            problems.append(f"{file.name}: the sealed aggregate is not the one its manifest names")
-        known = {client for client, _ in terms.roster}
-        listed = {client for client, _ in manifest.uploads}
-        if len(listed) < terms.min_clients or not listed <= known:
-            problems.append(f"{file.name} combines too few clients, or one that is not on the roster")
-        manifests[number], previous = manifest, manifest.hash
-    problems += [f"{name} is not signed by an attested key" for name in unvouched]
-    if not files:
-        problems.append("there is none")
-    elif len(files) < due:
-        problems.append(f"of the {due} that clients took part in {due - len(files)} are missing or were not closed")
-    report.add("rounds", f"{len(files)} of {terms.rounds} rounds form one chain under attested keys", problems)
-    return manifests
+        if witness.adopted == last.hash:
+            chain.vouch()
+        else:
+            chain.problems.append(f"client {witness.client} ended with another round {terms.rounds} than this one")
+    if chain.unvouched and chain.unvouched[0] > newest:
+        report.notes.append(f"nothing vouches for {_list(chain.unvouched)}: none of these clients met what closed them")
+    else:
+        chain.give_up()
+    if chain.relayed:
+        report.notes.append(
+            f"none of these clients met what closed {_list(chain.relayed)}: what follows vouches for it"
+        )
+    if chain.length < due:
+        chain.problems.append(f"{due - chain.length} of the {due} that clients know to be closed are missing")
+    elif chain.length < newest:
+        report.notes.append(f"round {newest} was open when these files were taken")
+    held = f"{chain.length} of {terms.rounds} rounds form one chain under attested keys"
+    if not chain.length:
+        held = f"none of {terms.rounds} rounds was closed as far as clients know, and there is none"
+    report.add("rounds", held, chain.problems)
 
 
 def _receipts(
-    receipts: list[Receipt],
+    receipts: Sequence[Receipt],
     problems: list[str],
     quotes: Quotes,
     manifests: dict[int, Manifest],
-    clients: Collection[str],
+    heard: Collection[str],
     report: Audit,
 ) -> None:
-    """`clients` are those of a deployment that show what they kept; empty for a run on one machine."""
-    held: dict[str, set[int]] = {}
+    """Hold receipts and rounds of the clients that are `heard` against the boots that each of them verified."""
+    other = 0
     for receipt in receipts:
         if (receipt.client_id, receipt.boot_id.hex()) not in quotes.accepted:
             problems.append(f"client {receipt.client_id} sent to a boot it had not verified")
-        if receipt.status != "accepted":
-            continue
-        held.setdefault(receipt.client_id, set()).add(receipt.round)
         manifest = manifests.get(receipt.round)
-        if manifest is not None and (manifest.boot_id, manifest.attempt) == (receipt.boot_id, receipt.attempt):
-            listed = {client for client, _ in manifest.uploads}
-            if receipt.client_id not in listed:
-                problems.append(f"round {receipt.round}: client {receipt.client_id} was accepted and then left out")
+        if receipt.status != "accepted" or manifest is None:
+            continue
+        if (manifest.boot_id, manifest.attempt) != (receipt.boot_id, receipt.attempt):
+            other += 1
+        elif receipt.client_id not in {client for client, _ in manifest.uploads}:
+            problems.append(f"round {receipt.round}: client {receipt.client_id} was accepted and then left out")
+    for number, manifest in manifests.items():
+        for client, _ in manifest.uploads:
+            if client in heard and (client, manifest.boot_id.hex()) not in quotes.accepted:
+                problems.append(f"round {number} combines client {client}, which had not verified what closed it")
+    if other:
+        report.notes.append(f"{other} receipts are of tries at a round that were not the one closed")
+    held = f"{len(receipts)} receipts are by attested keys, and what closed tries accepted was combined"
+    report.add("receipts", held, problems)
+
+
+def _lost(receipts: Sequence[Receipt], manifests: dict[int, Manifest], heard: Collection[str]) -> list[str]:
+    """Return whose update was combined and who has no receipt for it."""
+    held = {(receipt.client_id, receipt.round) for receipt in receipts if receipt.status == "accepted"}
     lacking: dict[str, list[int]] = {}
     for number, manifest in manifests.items():
         for client, _ in manifest.uploads:
-            if number not in held.get(client, ()):
+            if client in heard and (client, number) not in held:
                 lacking.setdefault(client, []).append(number)
-    for client, rounds in lacking.items():
-        said = f"client {client} has no receipt for {_rounds(rounds)}, whose result its update is in"
-        if not clients:  # clients and enclave end together there, so that none is lost
-            problems.append(said)
-        elif client in clients:
-            report.notes.append(f"{said}: it was killed before it kept one, or its key was used elsewhere")
-    if not receipts and not clients:
-        problems.append("there is none")
-    report.add(
-        "receipts", f"{len(receipts)} receipts are by attested keys, and what they accept was combined", problems
-    )
+    return [f"client {client} has no receipt for its update of {_list(rounds)}" for client, rounds in lacking.items()]
 
 
-def _rounds(numbers: list[int]) -> str:
+def _list(numbers: Sequence[int]) -> str:
     shown = ", ".join(map(str, numbers[:_SHOWN]))
     return f"round{'s' * (len(numbers) > 1)} {shown}{' and others' * (len(numbers) > _SHOWN)}"

@@ -52,11 +52,11 @@ class RunDirectory:
                     f"compare with {stored}, or choose another --out",
                 )
             return directory
+        directory.make()
         try:
-            directory.make()
             others = [entry.name for entry in path.iterdir() if entry.name != "config.toml.new"]  # that of a crash
         except OSError as error:
-            raise ConfigError(f"{path} cannot be made: {error.strerror}", "choose another --out") from None
+            raise ConfigError(f"{path} cannot be read: {error.strerror}", "choose another --out") from None
         if others:
             raise ConfigError(f"{path} is not empty and holds no run", "choose another --out")
         directory.write("config.toml", config.encode())
@@ -85,8 +85,15 @@ class RunDirectory:
             yield
 
     def make(self) -> None:
-        """Make the folder, for its owner alone, unless it is there: it will hold models and translated text."""
-        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        """Make the folder, for its owner alone, unless it is there: it will hold models and translated text.
+
+        Raises:
+            ConfigError: it cannot be made.
+        """
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"{self.path} cannot be made: {error.strerror}", "choose another folder (--out)") from None
 
     def abandon(self) -> None:
         """Take config and folder away again if they are all there is: of a run that could not begin."""

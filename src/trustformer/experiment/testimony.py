@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from trustformer.attestation.files import read_bounded
 from trustformer.attestation.handshake import VerificationRecord, reappraise
 from trustformer.attestation.policy import Policy
 from trustformer.enclave.config import RunConfig
@@ -22,6 +23,9 @@ from trustformer.secure.identity import verify
 
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What msgspec raises on foreign JSON; the last where it is nested too deeply."""
+_LONGEST = 2**28
+"""Bytes of the longest file of records or receipts that is read: thousands of quotes, a million receipts."""
+_LONGEST_TERMS = 2**24
 
 
 @dataclass(frozen=True)
@@ -45,17 +49,41 @@ class Witness:
         """Whether the run was seen to its end."""
         return (self.folder / "result.json").is_file()
 
+    @property
+    def adopted(self) -> bytes:
+        """Hash of the last round's manifest, which the client of a finished deployment holds.
+
+        Raises:
+            ConfigError, DataError: the file cannot be read, or does not say.
+        """
+        path = self.folder / "result.json"
+        try:
+            return bytes.fromhex(msgspec.json.decode(read_file(path), type=_Result).manifest_hash)
+        except (ValueError, *_UNREADABLE) as error:
+            raise DataError(f"{path} does not say what was adopted: {str(error)[:200]}", _AS_LEFT) from None
+
+    def kept(self, name: str) -> bytes:
+        """The bytes of one file; a client of a deployment that has none has nothing to show."""
+        path = self.folder / name
+        return b"" if self.client is not None and not path.exists() else read_file(path)
+
 
 @dataclass
 class Quotes:
-    """What the records that passed vouch for: signing key by boot, and (client, boot) that a client accepted; hex.
+    """What the records that passed vouch for.
 
-    `count` is the number of records accepted: a client that was started again has verified the same boot twice.
+    Attributes:
+        keys: signing key by boot, hex.
+        accepted: (client, boot) that a client accepted, hex.
+        count: records accepted: a client that was started again has verified the same boot twice.
+        changed: those of them that were made under another policy than the one they are judged by.
+        problems: what speaks against the others.
     """
 
     keys: dict[str, str] = field(default_factory=dict)
     accepted: set[tuple[str, str]] = field(default_factory=set)
     count: int = 0
+    changed: int = 0
     problems: list[str] = field(default_factory=list)
 
     def check(self, boot_id: bytes, signed: tuple[bytes, bytes], what: str) -> None:
@@ -77,60 +105,70 @@ class _Line(msgspec.Struct, frozen=True):
     receipt: str
 
 
-def read_file(path: Path) -> bytes:
-    """Return the bytes of a file that an audit cannot do without; raises `ConfigError`."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be read: {error.strerror}", "an audit needs the whole directory as it was left"
-        ) from None
+class _Result(msgspec.Struct, frozen=True):
+    manifest_hash: str
+
+
+_AS_LEFT = "get the file as the run left it"
+
+
+def read_file(path: Path, limit: int = _LONGEST) -> bytes:
+    """Return the bytes of a file that an audit cannot do without; raises `ConfigError`, `DataError` if it is longer."""
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"{path} is no file", "an audit reads files alone")
+    data = read_bounded(path, limit, "it: an audit needs every file as it was left")
+    if len(data) > limit:
+        raise DataError(f"{path} is longer than {limit:,} bytes", _AS_LEFT)
+    return data
 
 
 def read_terms(path: Path) -> RunConfig:
     """Return the terms of a run; raises `ConfigError`, `DataError` naming the file."""
+    data = read_file(path, _LONGEST_TERMS)
     try:
-        return RunConfig.from_bytes(read_file(path))
-    except ConfigError:
-        raise
+        return RunConfig.from_bytes(data)
     except TrustformerError as error:
         raise DataError(f"{path}: {error.message}", "get the file the clients agreed to") from None
 
 
-def quotes_of(witnesses: Sequence[Witness], terms: RunConfig, policy: Path | None) -> Quotes:
-    """Appraise every record again, by the witness's own policy or by the auditor's.
+def quotes_of(witnesses: Sequence[Witness], terms: RunConfig, policies: Sequence[Policy]) -> Quotes:
+    """Appraise every record again, as of its time, each witness's by the policy in its place.
 
     Raises:
-        ConfigError, DataError: a file that is missing, or damaged as a whole; names it.
+        ConfigError, DataError: a file that cannot be read, or is damaged as a whole; names it.
     """
     quotes = Quotes()
-    for witness in witnesses:
-        insisted = Policy.load(policy or witness.policy)
-        for record in _records(witness.folder / "attestation.json"):
-            if witness.client not in (None, record.client):
-                quotes.problems.append(f"{witness.folder} holds a record of client {record.client}")
-                continue
-            if policy is not None:
-                record = msgspec.structs.replace(record, policy=insisted.digest.hex())
-            _appraise(record, insisted, terms, quotes)
+    for witness, policy in zip(witnesses, policies, strict=True):
+        for record in _records(witness):
+            if record.client not in {client for client, _ in terms.roster}:
+                quotes.problems.append(f"{witness.folder} has a record of no client of the roster")
+            elif witness.client not in (None, record.client):
+                quotes.problems.append(f"{witness.folder} has a record of client {record.client}")
+            else:
+                _appraise(record, policy, terms, quotes)
     return quotes
 
 
-def _records(path: Path) -> list[_Record]:
+def _records(witness: Witness) -> list[_Record]:
+    data = witness.kept("attestation.json")
+    if witness.client is not None and not data:
+        return []
     try:
-        return msgspec.json.decode(read_file(path), type=_Records).verifications
+        return msgspec.json.decode(data, type=_Records).verifications
     except _UNREADABLE as error:
-        raise DataError(
-            f"{path} does not hold verification records: {str(error)[:200]}", "get the file as the run left it"
-        ) from None
+        path = witness.folder / "attestation.json"
+        raise DataError(f"{path} does not hold verification records: {str(error)[:200]}", _AS_LEFT) from None
 
 
 def _appraise(record: _Record, policy: Policy, terms: RunConfig, quotes: Quotes) -> None:
     client, binding = record.client, record.binding or {}
     expected = {"run_id": terms.run_id.hex(), "cfg": terms.digest.hex(), "client_id": client}
+    changed = record.policy != policy.digest.hex()
+    if record.kind != terms.provider:
+        quotes.problems.append(f"client {client} has evidence of another provider than {terms.provider}, as agreed")
+        return
     try:
-        reappraise(record, policy)
-        terms.key_of(client)
+        reappraise(msgspec.structs.replace(record, policy=policy.digest.hex()), policy)
     except TrustformerError as error:
         if record.decision == "accepted":
             quotes.problems.append(f"client {client} accepted evidence that does not verify: {error.message}")
@@ -142,22 +180,32 @@ def _appraise(record: _Record, policy: Policy, terms: RunConfig, quotes: Quotes)
     elif record.decision == "accepted":
         quotes.accepted.add((client, binding["boot_id"]))
         quotes.count += 1
+        quotes.changed += changed
 
 
 def receipts_of(witnesses: Sequence[Witness], quotes: Quotes) -> tuple[list[Receipt], list[str]]:
-    """Return receipts by attested keys, and what is wrong with all other lines; raises `ConfigError`."""
+    """Return receipts by attested keys, and what is wrong with all other lines.
+
+    A last line without its end is that of a process that was killed and counts for nothing.
+
+    Raises:
+        ConfigError, DataError: a file that cannot be read.
+    """
     receipts, problems = [], []
     for witness in witnesses:
         path = witness.folder / "receipts.jsonl"
-        for number, line in enumerate(read_file(path).splitlines(), 1):
+        for number, line in enumerate(witness.kept(path.name).split(b"\n")[:-1], 1):
+            where = f"{path.name if witness.client is None else path}, line {number},"
             try:
                 entry = msgspec.json.decode(line, type=_Line)
                 body, signature = split_signed(base64.b64decode(entry.receipt), "receipt")
                 receipt = Receipt.from_bytes(body)
                 quotes.check(receipt.boot_id, (body, signature), "receipt")
             except (TrustformerError, ValueError, *_UNREADABLE) as error:
-                where = path.name if witness.client is None else path
-                problems.append(f"{where}, line {number}, is not by an attested key or damaged: {str(error)[:200]}")
+                problems.append(f"{where} is not by an attested key or damaged: {str(error)[:200]}")
                 continue
-            receipts.append(receipt)
+            if witness.client in (None, receipt.client_id):
+                receipts.append(receipt)
+            else:
+                problems.append(f"{where} is client {receipt.client_id}'s")
     return receipts, problems

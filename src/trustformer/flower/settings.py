@@ -34,7 +34,7 @@ class _File(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         except OSError as error:
             hint = f"give the folder of {cls.folder}; trustformer init-federation makes it"
             raise ConfigError(f"{path} cannot be read: {error.strerror}", hint) from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
+        except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, a wrong key or value, too deep, too long
             raise ConfigError(f"{path}: {error}", "docs/deploy-flower.md lists the keys") from None
 
     def to_toml(self) -> str:

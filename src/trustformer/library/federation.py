@@ -80,10 +80,7 @@ class Federation:
         # The owner's loop trains before every exchange: none of them is a closing one.
         config = replace(config, method=replace(config.method, closing_exchanges=0))
         directory = RunDirectory(Path(folder))
-        try:
-            directory.make()
-        except OSError as error:
-            raise ConfigError(f"{folder} cannot be made: {error.strerror}", "give another folder") from None
+        directory.make()
         width = len(str(len(modules) - 1))
         shared = _Shared.make(config, modules[0], {f"{i:0{width}d}": count for i, count in enumerate(examples)})
         self._parties = connect(config, shared, directory, rounds, lambda client: _Own(modules[int(client)]))
