@@ -39,6 +39,9 @@ class NoJournal:
     def verification(self, client_id: str, record: object) -> None:
         """A quote was verified."""
 
+    def welcome(self, client_id: str, signed: bytes) -> None:
+        """A hello was answered."""
+
     def receipt(self, client_id: str, signed: bytes) -> None:
         """An upload was answered."""
 

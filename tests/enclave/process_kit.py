@@ -43,6 +43,9 @@ class NoJournal:
     def verification(self, client_id: str, record: VerificationRecord) -> None:
         pass
 
+    def welcome(self, client_id: str, signed: bytes) -> None:
+        pass
+
     def receipt(self, client_id: str, signed: bytes) -> None:
         pass
 

@@ -2,8 +2,10 @@
 """In a deployment the host has the rounds and each client its own quotes and receipts: any of them can be audited."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 
 from trustformer.cli import main
 from trustformer.enclave.config import RunConfig
-from trustformer.enclave.protocol import Manifest, split_signed
+from trustformer.enclave.protocol import Manifest, sign, split_signed
 from trustformer.errors import ConfigError, DataError
 from trustformer.experiment.audit import Audit, audit
 from trustformer.experiment.config import load_config
@@ -20,6 +22,8 @@ from trustformer.experiment.runner import run
 from trustformer.federation.host import split_kept
 from trustformer.flower.settings import NodeConfig
 from trustformer.flower.witness import witness
+from trustformer.message import enc
+from trustformer.secure.identity import Identity
 
 CLIENTS = ("0", "1", "2")
 
@@ -58,15 +62,12 @@ def _client(folder: Path, client: str, whole: Path) -> None:
     (folder / "node.toml").write_text(settings.to_toml(), "utf-8")
     for name in ("terms.bin", "policy.toml"):
         shutil.copy(whole / name, folder)
-    last = manifest_of(whole / "host" / "round-00003.sealed")
-    (folder / "state" / "result.json").write_text(json.dumps({"manifest_hash": last.hash.hex()}), "utf-8")
     records = json.loads((whole / "attestation.json").read_text("utf-8"))["verifications"]
     own = [record for record in records if record["client"] == client]
     (folder / "state" / "attestation.json").write_text(json.dumps({"verifications": own}), "utf-8")
-    lines = (whole / "receipts.jsonl").read_text("utf-8").splitlines(keepends=True)
-    (folder / "state" / "receipts.jsonl").write_text(
-        "".join(line for line in lines if json.loads(line)["client"] == client), "utf-8"
-    )
+    for name in ("receipts.jsonl", "welcomes.jsonl"):
+        lines = (whole / name).read_text("utf-8").splitlines(keepends=True)
+        (folder / "state" / name).write_text("".join(x for x in lines if json.loads(x)["client"] == client), "utf-8")
 
 
 def manifest_of(path: Path) -> Manifest:
@@ -80,17 +81,22 @@ def records_of(fed: Path, client: str, keep: Callable[[dict[str, Any]], bool]) -
     path.write_text(json.dumps({"verifications": kept}), "utf-8")
 
 
-def receipts_of(fed: Path, client: str, count: int) -> None:
-    """Keep the first so many."""
-    path = fed / f"client-{client}" / "state" / "receipts.jsonl"
+def keep(fed: Path, client: str, name: str, count: int) -> None:
+    """Keep the first so many receipts or welcomes."""
+    path = fed / f"client-{client}" / "state" / f"{name}.jsonl"
     path.write_text("".join(path.read_text("utf-8").splitlines(keepends=True)[:count]), "utf-8")
 
 
-def unfinished(fed: Path, rounds: int) -> None:
-    for client in CLIENTS:
-        (fed / f"client-{client}" / "state" / "result.json").unlink(missing_ok=True)
-    for number in range(rounds + 1, 4):
-        (fed / "host" / "released" / f"round-0000{number}.sealed").unlink()
+def released(fed: Path, number: int) -> Path:
+    return fed / "host" / "released" / f"round-{number:05d}.sealed"
+
+
+def forge(fed: Path, number: int, **changes: Any) -> None:
+    """Put another round in the place of one, by a boot that nobody attested."""
+    key = Identity.generate()
+    manifest = replace(manifest_of(released(fed, number)), boot_id=b"forged boot 0000", **changes)
+    _, sealed = split_kept(released(fed, number).read_bytes(), 2**24)
+    released(fed, number).write_bytes(enc(sign(manifest.to_bytes(), key), sealed))
 
 
 @pytest.fixture
@@ -110,7 +116,7 @@ def test_host_and_clients_hold_together(fed: Path, capsys: pytest.CaptureFixture
     assert main(["attest", "audit", str(fed / "host"), *(str(fed / f"client-{client}") for client in CLIENTS)]) == 0
     printed = capsys.readouterr().out
     assert "4 quotes verify" in printed
-    assert "3 of 3 rounds form one chain" in printed
+    assert "3 of 3 rounds form one chain that attested keys vouch for" in printed
     assert "6 receipts are by attested keys" in printed
     assert "nothing was checked" not in printed
     assert "policy: each client's own; --policy FILE takes yours" in printed
@@ -121,13 +127,13 @@ def test_one_client_alone_can_be_heard(fed: Path, capsys: pytest.CaptureFixture[
     assert main(["attest", "audit", str(fed / "host"), str(fed / "client-2")]) == 0
     printed = capsys.readouterr().out
     assert "1 quotes verify" in printed
-    assert "3 of 3 rounds form one chain" in printed
+    assert "3 of 3 rounds form one chain that attested keys vouch for" in printed
     assert "2 receipts are by attested keys" in printed
     assert "note  of 0, 1 nothing was checked but that they are on the roster" in printed
 
 
 def test_every_byte_of_a_round_by_a_boot_nobody_met_matters_but_its_signature(fed: Path) -> None:
-    path = fed / "host" / "released" / "round-00001.sealed"
+    path = released(fed, 1)
     original = path.read_bytes()
     manifest = 4 + int.from_bytes(original[:4], "big")  # ends there, with its signature
     for at in range(8, len(original), len(original) // 60):
@@ -135,46 +141,61 @@ def test_every_byte_of_a_round_by_a_boot_nobody_met_matters_but_its_signature(fe
         assert "round-0000" in failures(fed, "2") or manifest - 64 <= at < manifest, at
 
 
-def test_rounds_that_nothing_vouches_for_are_noticed(fed: Path) -> None:
-    unfinished(fed, 3)
+def test_a_welcome_vouches_for_the_round_it_names(fed: Path) -> None:
+    """Client 2 came after round 1, and round 2 is still open."""
     for number in (2, 3):
-        (fed / "host" / "released" / f"round-0000{number}.sealed").unlink()
-    found = failures(fed, "2")
-    assert "round-00001.sealed is not signed by an attested key" in found
-    assert "1 of the 2 that clients know to be closed are missing" in found
+        released(fed, number).unlink()
+    keep(fed, "2", "welcomes", 1)
+    keep(fed, "2", "receipts", 1)
+    report = audited(fed, "2")
+    assert report.failed == []
+    assert "1 of 3 rounds form one chain that attested keys vouch for" in report.passed
+    assert "round 2 was open when these files were taken" in report.notes
+    forge(fed, 1)
+    assert "client 2 was told of another round 1 than this one" in failures(fed, "2")
 
 
 def test_a_client_that_was_away_when_the_last_rounds_were_closed_can_be_heard(fed: Path) -> None:
-    """Client 0 met the first boot only. Once it is back for the end, what it adopted vouches for the rest."""
-    report = audited(fed, "0")
-    assert report.failed == []
-    assert any("what closed rounds 2, 3: what follows vouches" in note for note in report.notes)
-    (fed / "client-0" / "state" / "result.json").unlink()
-    report = audited(fed, "0")
-    assert report.failed == []
-    assert any("nothing vouches for rounds 2, 3" in note for note in report.notes)
+    """Client 0 met the first boot only, and nothing it holds speaks for or against what followed."""
+    for change in (lambda: None, lambda: forge(fed, 3)):
+        change()
+        report = audited(fed, "0")
+        assert report.failed == []
+        assert "1 of 3 rounds form one chain that attested keys vouch for" in report.passed
+        assert any("nothing vouches for rounds 2, 3" in note for note in report.notes)
+    assert "round 3 combines client 1, which had not verified what closed it" in failures(fed, "0", "1")
 
 
-def test_another_end_than_a_client_adopted_is_noticed(fed: Path) -> None:
-    (fed / "client-1" / "state" / "result.json").write_text(json.dumps({"manifest_hash": "00" * 32}), "utf-8")
-    assert "client 1 ended with another round 3 than this one" in failures(fed, "0", "1")
-    (fed / "client-1" / "state" / "result.json").write_text("{}", "utf-8")
-    with pytest.raises(DataError, match=r"result\.json does not say what was adopted"):
-        failures(fed, "0", "1")
+def test_a_chain_that_nobody_vouches_for_is_not_said_to_hold(fed: Path) -> None:
+    keep(fed, "0", "receipts", 0)
+    keep(fed, "0", "welcomes", 0)
+    for number in (1, 2, 3):
+        before = manifest_of(released(fed, number - 1)).hash if number > 1 else bytes(32)
+        forge(fed, number, previous=before, uploads=tuple((name, bytes(32)) for name in ("1", "2")))
+    report = audited(fed, "0")
+    assert not [sentence for sentence in report.passed if "rounds form" in sentence]
+    assert any("nothing vouches for rounds 1, 2, 3" in note for note in report.notes)
+
+
+def test_another_chain_than_a_client_was_told_of_is_noticed(fed: Path) -> None:
+    forge(fed, 2)
+    found = failures(fed, "1")
+    assert "client 1 was told of another round 2 than this one" in found
+    assert "round-00002.sealed is not signed by an attested key" in found
 
 
 def test_a_client_combined_by_a_boot_it_had_not_verified_is_noticed(fed: Path) -> None:
     """Whoever vouches for the key: a colluding client could vouch for an enclave of the host's."""
-    first = manifest_of(fed / "host" / "released" / "round-00001.sealed").boot_id.hex()
+    first = manifest_of(released(fed, 1)).boot_id.hex()
     records_of(fed, "1", lambda record: record["binding"]["boot_id"] != first)
-    receipts_of(fed, "1", 0)
+    keep(fed, "1", "receipts", 0)
     assert "round 1 combines client 1, which had not verified what closed it" in failures(fed, *CLIENTS)
     records_of(fed, "1", lambda record: False)
     assert "round 3 combines client 1, which had not verified what closed it" in failures(fed, *CLIENTS)
 
 
 def test_a_receipt_lost_with_a_killed_client_is_told_and_no_failure(fed: Path) -> None:
-    receipts_of(fed, "1", 2)
+    keep(fed, "1", "receipts", 2)
     report = audited(fed, "0", "1")
     assert report.failed == []
     assert any("client 1 has no receipt for its update of round 3" in note for note in report.notes)
@@ -187,32 +208,26 @@ def test_a_receipt_lost_with_a_killed_client_is_told_and_no_failure(fed: Path) -
 def test_a_client_that_never_joined_has_nothing_to_show_and_hides_nothing(fed: Path) -> None:
     shutil.rmtree(fed / "client-2" / "state")
     assert "round 2 combines client 2, which had not verified what closed it" in failures(fed, *CLIENTS)
-    unfinished(fed, 1)
-    receipts_of(fed, "1", 1)
-    assert failures(fed, *CLIENTS) == ""
+    report = audited(fed, "2")
+    assert report.failed == []
+    assert "none of these clients has accepted a quote" in report.notes
 
 
 def test_a_run_that_goes_on_is_checked_as_far_as_it_is(fed: Path) -> None:
-    unfinished(fed, 2)
+    released(fed, 3).unlink()
     report = audited(fed, *CLIENTS)
     assert report.failed == []
     assert "round 3 was open when these files were taken" in report.notes
-    (fed / "host" / "released" / "round-00002.sealed").unlink()
+    released(fed, 2).unlink()
     assert "1 of the 2 that clients know to be closed are missing" in failures(fed, *CLIENTS)
 
 
-def test_one_finished_client_shows_that_all_rounds_were_closed(fed: Path) -> None:
-    (fed / "host" / "released" / "round-00003.sealed").unlink()
-    (fed / "client-1" / "state" / "result.json").unlink()
-    assert "1 of the 3 that clients know to be closed are missing" in failures(fed, "0", "1")
-
-
 def test_records_and_receipts_of_another_client_count_for_nothing(fed: Path) -> None:
-    for name in ("attestation.json", "receipts.jsonl"):
+    for name in ("attestation.json", "receipts.jsonl", "welcomes.jsonl"):
         shutil.copy(fed / "client-0" / "state" / name, fed / "client-1" / "state" / name)
     found = failures(fed, "0", "1")
     assert "has a record of client 0" in found
-    assert "line 1, is client 0's" in found
+    assert found.count("line 1, is another client's") == 2
 
 
 def test_a_record_of_nobody_is_not_printed(fed: Path) -> None:
@@ -234,9 +249,16 @@ def test_policies_that_differ_are_told(fed: Path) -> None:
 
 
 def test_more_rounds_than_agreed_are_noticed(fed: Path) -> None:
-    released = fed / "host" / "released"
-    shutil.copy(released / "round-00003.sealed", released / "round-00004.sealed")
+    shutil.copy(released(fed, 3), released(fed, 4))
     assert "there are 4 where 3 were agreed" in failures(fed, "0")
+
+
+def test_a_pipe_is_not_waited_for(fed: Path) -> None:
+    for path in (fed / "client-1" / "policy.toml", fed / "client-1" / "node.toml"):
+        path.unlink()
+        os.mkfifo(path)
+        with pytest.raises(ConfigError, match=f"{path.name} is no file"):
+            failures(fed, "1")
 
 
 @pytest.mark.parametrize("folders", [["host"], ["client-0"], ["client-0", "client-1"]], ids=" ".join)

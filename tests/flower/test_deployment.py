@@ -210,7 +210,7 @@ def test_a_third_party_verifies_the_deployment_from_what_its_parties_keep(
     folders = [str(tmp_path / name) for name in ("host", *(f"client-{client}" for client in CLIENTS))]
     assert main(["attest", "audit", *folders]) == 0
     printed = capsys.readouterr().out
-    assert "2 of 2 rounds form one chain under attested keys" in printed
+    assert "2 of 2 rounds form one chain that attested keys vouch for" in printed
     assert "what closed tries accepted was combined" in printed
 
 

@@ -103,9 +103,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _complain(message: str, hint: str, *, debug: bool) -> None:
     if debug:
         traceback.print_exc()
-    print(f"error: {message}", file=sys.stderr)
-    if hint:
-        print(f"hint: {hint}", file=sys.stderr)
+    for kind, text in (("error", message), ("hint", hint)):
+        if text:  # parts of it may be of a foreign file, and must not steer the terminal
+            print(f"{kind}: {''.join(c if c.isprintable() or c == chr(10) else '?' for c in text)}", file=sys.stderr)
 
 
 def _version() -> str:

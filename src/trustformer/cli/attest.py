@@ -193,16 +193,14 @@ def run_pin(args: argparse.Namespace) -> int:
 
 def run_audit(args: argparse.Namespace) -> int:
     """Print what holds and what does not."""
+    from trustformer.data.lines import shown
     from trustformer.experiment.audit import audit
     from trustformer.flower.witness import witness
 
     report = audit(args.run_directory, args.policy, [witness(folder) for folder in args.client])
-    for sentence in report.passed:
-        print(f"ok    {sentence}")
-    for sentence in report.failed:
-        print(f"FAIL  {sentence}")
-    for sentence in report.notes:
-        print(f"note  {sentence}")
+    for kind, sentences in (("ok", report.passed), ("FAIL", report.failed), ("note", report.notes)):
+        for sentence in sentences:
+            print(f"{kind:5} {shown(sentence, 2000)}")
     return 3 if report.failed else 0
 
 

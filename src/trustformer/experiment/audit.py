@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A third party verifies a whole run again, offline, from files.
 
-It needs the run's terms, the clients' policy, verification records, receipts and the released rounds; no key, no
-private text, no network. It shows that every client checked an enclave before it sent anything, that the rounds form
-one unbroken chain under keys those quotes are bound to, and that what was accepted was combined. In a deployment the
-rounds are the host's and each client keeps its own records: it shows this of the clients whose folders are given.
+It needs the run's terms, the clients' policy, verification records, welcomes and receipts, and the released rounds; no
+key, no private text, no network. It shows that every client had verified what combined its updates, that the rounds
+form one chain which keys bound to those quotes vouch for, and that what a closed try accepted was combined. In a
+deployment the rounds are the host's and each client keeps its own records: it shows this of the clients given.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from pathlib import Path
 
 from trustformer.attestation.policy import Policy
 from trustformer.enclave.config import RunConfig
-from trustformer.enclave.protocol import Manifest, Receipt
+from trustformer.enclave.protocol import Manifest, Receipt, Welcome
 from trustformer.errors import ConfigError, DataError
 from trustformer.experiment.chain import Chain, read_chain
-from trustformer.experiment.testimony import Quotes, Witness, quotes_of, read_terms, receipts_of
+from trustformer.experiment.testimony import Quotes, Witness, check_file, quotes_of, read_terms, signed_lines
 
 _SHOWN = 5
 """Problems of one check that are told; more of a kind say nothing new."""
@@ -66,26 +66,36 @@ def audit(run: Path, policy: Path | None = None, clients: Sequence[Witness] = ()
         report.notes.append(
             "SIMULATED ATTESTATION: the quotes prove nothing about hardware, nor about what read the data"
         )
+    for witness in witnesses:
+        check_file(witness.policy)
     policies = [Policy.load(policy or witness.policy) for witness in witnesses]
     own = "each client's own" if clients else f"{run / 'policy.toml'} (the run's own)"
     report.notes.append(f"policy: {f'{policy} (yours)' if policy else f'{own}; --policy FILE takes yours'}")
     if len({one.digest for one in policies}) > 1:
         report.notes.append("the clients' policies differ, and each is believed: --policy FILE judges all by one")
     quotes = quotes_of(witnesses, terms, policies)
-    _quotes(quotes, policy is not None, report)
+    _quotes(quotes, policy is not None, bool(clients), report)
     heard = {client for client, _ in terms.roster if not clients or client in {one.client for one in clients}}
     if silent := [client for client, _ in terms.roster if client not in heard]:
         report.notes.append(f"of {', '.join(silent)} nothing was checked but that they are on the roster")
     if not quotes.accepted:
         report.notes.append("rounds and receipts were not checked: no quote vouches for a key they could be signed by")
         return report
-    receipts, unsigned = receipts_of(witnesses, quotes)
-    chain = read_chain(run / ("released" if clients else "host"), terms, quotes)
-    _rounds(chain, terms, witnesses, receipts, report)
+    unsigned: list[str] = []
+    told = {
+        (welcome.round, welcome.manifest_hash): client
+        for client, welcome in signed_lines(witnesses, quotes, Welcome, unsigned)
+        if welcome.round
+    }
+    receipts = [receipt for _, receipt in signed_lines(witnesses, quotes, Receipt, unsigned)]
+    chain = read_chain(run / ("released" if clients else "host"), terms, quotes, told)
+    finished = not clients and (run / "result.json").is_file()
+    due = terms.rounds if finished else max((number for number, _ in told), default=0)
+    _rounds(chain, terms, due, receipts, report)
     lost = _lost(receipts, chain.manifests, heard)
     if clients:
         report.notes += [
-            f"{one}: it was killed before it kept one, or somebody else has its identity.key" for one in lost
+            f"{one}: it was lost with a killed process, or somebody else sends in its name" for one in lost
         ]
     else:  # clients and enclave end together there, so that none is lost
         unsigned += lost
@@ -111,59 +121,47 @@ def _terms(run: Path, clients: Sequence[Witness]) -> RunConfig:
         )
     terms, names = read_terms(run / "terms.bin"), [witness.client for witness in clients]
     for witness in clients:
+        if witness.client not in {client for client, _ in terms.roster}:
+            raise DataError(f"{witness.folder} is of {str(witness.client)[:64]!r}, which is not on the roster")
+        if names.count(witness.client) > 1:
+            raise ConfigError(f"client {witness.client} is given twice", "name each folder once")
         if read_terms(witness.terms).digest != terms.digest:
             raise DataError(
                 f"client {witness.client} agreed to other terms ({witness.terms}) than those of {run / 'terms.bin'}",
                 "give folders of one and the same federation",
             )
-        if witness.client not in {client for client, _ in terms.roster}:
-            raise DataError(f"{witness.folder} is of {str(witness.client)[:64]!r}, which is not on the roster")
-        if names.count(witness.client) > 1:
-            raise ConfigError(f"client {witness.client} is given twice", "name each folder once")
     return terms
 
 
-def _quotes(quotes: Quotes, foreign: bool, report: Audit) -> None:
+def _quotes(quotes: Quotes, foreign: bool, deployed: bool, report: Audit) -> None:
     what = f"{quotes.count} quotes verify under the policy and are bound to this run, its terms and their client"
-    problems = quotes.problems or ([] if quotes.count else ["no client has a record of one that it accepted"])
-    report.add("quotes", what, problems)
+    if quotes.count or quotes.problems or not deployed:
+        report.add("quotes", what, quotes.problems or ([] if quotes.count else ["no client has one that it accepted"]))
+    else:
+        report.notes.append("none of these clients has accepted a quote")
     if quotes.changed and not foreign:
         report.notes.append(f"{quotes.changed} quotes were accepted under a policy that has changed since")
 
 
-def _rounds(
-    chain: Chain, terms: RunConfig, witnesses: Sequence[Witness], receipts: Sequence[Receipt], report: Audit
-) -> None:
-    """Hold the chain against what clients know of its end."""
+def _rounds(chain: Chain, terms: RunConfig, due: int, receipts: Sequence[Receipt], report: Audit) -> None:
+    """Hold the chain against what clients know of it; `due` rounds were closed as they were told."""
     newest = max((receipt.round for receipt in receipts if receipt.status == "accepted"), default=0)
-    finished = [witness for witness in witnesses if witness.finished]
-    due = (
-        terms.rounds if finished else max(newest - 1, 0)
-    )  # an update of `newest` was taken: what precedes it is closed
-    last = chain.manifests.get(terms.rounds)
-    for witness in finished:
-        if witness.client is None or last is None:
-            continue
-        if witness.adopted == last.hash:
-            chain.vouch()
-        else:
-            chain.problems.append(f"client {witness.client} ended with another round {terms.rounds} than this one")
-    if chain.unvouched and chain.unvouched[0] > newest:
+    if chain.unvouched:
         report.notes.append(f"nothing vouches for {_list(chain.unvouched)}: none of these clients met what closed them")
-    else:
-        chain.give_up()
     if chain.relayed:
         report.notes.append(
-            f"none of these clients met what closed {_list(chain.relayed)}: what follows vouches for it"
+            f"none of these clients met what closed {_list(chain.relayed)}: what they met vouches for it"
         )
     if chain.length < due:
         chain.problems.append(f"{due - chain.length} of the {due} that clients know to be closed are missing")
     elif chain.length < newest:
         report.notes.append(f"round {newest} was open when these files were taken")
-    held = f"{chain.length} of {terms.rounds} rounds form one chain under attested keys"
+    vouched = chain.length - len(chain.unvouched)
+    held = f"{vouched} of {terms.rounds} rounds form one chain that attested keys vouch for"
     if not chain.length:
         held = f"none of {terms.rounds} rounds was closed as far as clients know, and there is none"
-    report.add("rounds", held, chain.problems)
+    if chain.problems or vouched or not chain.length:
+        report.add("rounds", held, chain.problems)
 
 
 def _receipts(

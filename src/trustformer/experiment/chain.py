@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,7 +25,8 @@ class Chain:
         manifests: by round.
         length: number of files.
         unvouched: rounds at the end by boots that no client at hand met, so that nobody vouches for their keys.
-        relayed: rounds by such boots that a later one of an attested boot names as its past.
+        relayed: rounds by such boots that an attested one names as its past: in a manifest that follows, or in a
+            welcome.
         problems: what is wrong with the others.
     """
 
@@ -41,18 +43,27 @@ class Chain:
 
     def give_up(self) -> None:
         """Nothing that follows can vouch for them."""
-        self.problems += [f"{_name(number)} is not signed by an attested key" for number in self.unvouched]
+        self.problems += [f"round-{number:05d}.sealed is not signed by an attested key" for number in self.unvouched]
         self.unvouched.clear()
 
 
-def read_chain(folder: Path, terms: RunConfig, quotes: Quotes) -> Chain:
-    """Read and check every `round-*.sealed`, in order."""
+def read_chain(folder: Path, terms: RunConfig, quotes: Quotes, told: Mapping[tuple[int, bytes], str]) -> Chain:
+    """Read and check every `round-*.sealed`, in order.
+
+    Args:
+        folder: where they are.
+        terms: of the run.
+        quotes: whose keys are attested.
+        told: round and hash of its manifest, by attested welcomes; the client that was told.
+    """
     chain, previous = Chain(), NO_HASH
     limit = MAX_MESSAGE + sealed_length(body_size(terms.answer) + 1024)
     known = {client for client, _ in terms.roster}
     files = sorted(folder.glob("round-*.sealed"))
     chain.length = len(files)
-    for number, file in enumerate(files, 1):
+    if chain.length > terms.rounds:
+        chain.problems.append(f"there are {chain.length} where {terms.rounds} were agreed")
+    for number, file in enumerate(files[: terms.rounds], 1):
         try:
             signed, sealed = split_kept(read_file(file, 2 * limit), limit)
             body, signature = split_signed(signed, "manifest")
@@ -69,18 +80,15 @@ def read_chain(folder: Path, terms: RunConfig, quotes: Quotes) -> Chain:
         if not follows:
             chain.problems.append(f"{file.name} does not follow the round before it, or belongs to other terms")
             chain.give_up()
-        elif attested:
+        elif attested or (number, manifest.hash) in told:
             chain.vouch()
+        for other, client in ((other, client) for (where, other), client in told.items() if where == number):
+            if other != manifest.hash:
+                chain.problems.append(f"client {client} was told of another round {number} than this one")
         if manifest.aggregate_digest != digest(sealed):
             chain.problems.append(f"{file.name}: the sealed aggregate is not the one its manifest names")
         listed = {client for client, _ in manifest.uploads}
         if len(listed) < terms.min_clients or not listed <= known:
             chain.problems.append(f"{file.name} combines too few clients, or one that is not on the roster")
         chain.manifests[number], previous = manifest, manifest.hash
-    if chain.length > terms.rounds:
-        chain.problems.append(f"there are {chain.length} where {terms.rounds} were agreed")
     return chain
-
-
-def _name(number: int) -> str:
-    return f"round-{number:05d}.sealed"

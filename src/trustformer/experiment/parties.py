@@ -49,26 +49,36 @@ class Federation:
 
 
 class RunJournal:
-    """Keeps verification records in `attestation.json` and receipts in `receipts.jsonl`."""
+    """Keeps verification records in `attestation.json`, signed messages in `welcomes.jsonl` and `receipts.jsonl`."""
 
     def __init__(self, directory: RunDirectory) -> None:
         self._directory = directory
         path = directory.path / "attestation.json"
         self._records = json.loads(path.read_text("utf-8"))["verifications"] if path.exists() else []
-        self._receipts = directory.path / "receipts.jsonl"
-        if self._receipts.exists():
-            whole_lines(self._receipts)  # the next one begins a line of its own
+        for name in ("welcome", "receipt"):
+            if (path := self._path(name)).exists():
+                whole_lines(path)  # the next one begins a line of its own
 
     def verification(self, client_id: str, record: VerificationRecord) -> None:
         """Add one appraisal."""
         self._records.append({"client": client_id, **record.to_dict()})
         self._directory.write_json("attestation.json", {"verifications": self._records})
 
+    def welcome(self, client_id: str, signed: bytes) -> None:
+        """Add one signed welcome."""
+        self._add("welcome", client_id, signed)
+
     def receipt(self, client_id: str, signed: bytes) -> None:
         """Add one signed receipt."""
-        line = json.dumps({"client": client_id, "receipt": base64.b64encode(signed).decode()})
-        with open(self._receipts, "a", encoding="utf-8") as file:
+        self._add("receipt", client_id, signed)
+
+    def _add(self, name: str, client_id: str, signed: bytes) -> None:
+        line = json.dumps({"client": client_id, name: base64.b64encode(signed).decode()})
+        with open(self._path(name), "a", encoding="utf-8") as file:
             file.write(line + "\n")
+
+    def _path(self, name: str) -> Path:
+        return self._directory.path / f"{name}s.jsonl"
 
 
 def assemble(config: Config, prepared: Prepared, directory: RunDirectory, rounds: int) -> Federation:

@@ -93,7 +93,9 @@ class RunDirectory:
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise ConfigError(f"{self.path} cannot be made: {error.strerror}", "choose another folder (--out)") from None
+            raise ConfigError(
+                f"{self.path} cannot be made: {error.strerror}", "choose another folder (--out)"
+            ) from None
 
     def abandon(self) -> None:
         """Take config and folder away again if they are all there is: of a run that could not begin."""

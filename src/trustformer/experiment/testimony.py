@@ -7,9 +7,10 @@ The clients of a run on one machine keep theirs together in the run's directory;
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -17,7 +18,7 @@ from trustformer.attestation.files import read_bounded
 from trustformer.attestation.handshake import VerificationRecord, reappraise
 from trustformer.attestation.policy import Policy
 from trustformer.enclave.config import RunConfig
-from trustformer.enclave.protocol import Receipt, split_signed
+from trustformer.enclave.protocol import Receipt, Welcome, split_signed
 from trustformer.errors import ConfigError, DataError, TrustformerError
 from trustformer.secure.identity import verify
 
@@ -33,7 +34,7 @@ class Witness:
     """Who kept quotes and receipts, and by which policy.
 
     Attributes:
-        folder: holds `attestation.json`, `receipts.jsonl` and, of a run that was finished, `result.json`.
+        folder: holds `attestation.json`, `welcomes.jsonl` and `receipts.jsonl`.
         terms: the terms agreed to.
         policy: file that says which enclaves were let read updates.
         client: of a deployment, whose folder it is; None: all clients of a run on one machine.
@@ -43,24 +44,6 @@ class Witness:
     terms: Path
     policy: Path
     client: str | None = None
-
-    @property
-    def finished(self) -> bool:
-        """Whether the run was seen to its end."""
-        return (self.folder / "result.json").is_file()
-
-    @property
-    def adopted(self) -> bytes:
-        """Hash of the last round's manifest, which the client of a finished deployment holds.
-
-        Raises:
-            ConfigError, DataError: the file cannot be read, or does not say.
-        """
-        path = self.folder / "result.json"
-        try:
-            return bytes.fromhex(msgspec.json.decode(read_file(path), type=_Result).manifest_hash)
-        except (ValueError, *_UNREADABLE) as error:
-            raise DataError(f"{path} does not say what was adopted: {str(error)[:200]}", _AS_LEFT) from None
 
     def kept(self, name: str) -> bytes:
         """The bytes of one file; a client of a deployment that has none has nothing to show."""
@@ -102,11 +85,11 @@ class _Records(msgspec.Struct, frozen=True):
 
 class _Line(msgspec.Struct, frozen=True):
     client: str
-    receipt: str
+    receipt: str = ""
+    welcome: str = ""
 
 
-class _Result(msgspec.Struct, frozen=True):
-    manifest_hash: str
+Wired = TypeVar("Wired", Receipt, Welcome)
 
 
 _AS_LEFT = "get the file as the run left it"
@@ -114,12 +97,17 @@ _AS_LEFT = "get the file as the run left it"
 
 def read_file(path: Path, limit: int = _LONGEST) -> bytes:
     """Return the bytes of a file that an audit cannot do without; raises `ConfigError`, `DataError` if it is longer."""
-    if path.exists() and not path.is_file():
-        raise ConfigError(f"{path} is no file", "an audit reads files alone")
+    check_file(path)
     data = read_bounded(path, limit, "it: an audit needs every file as it was left")
     if len(data) > limit:
         raise DataError(f"{path} is longer than {limit:,} bytes", _AS_LEFT)
     return data
+
+
+def check_file(path: Path) -> None:
+    """Raise `ConfigError` for a pipe or a device, which has no end or waits for ever."""
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"{path} is no file", "an audit reads files alone")
 
 
 def read_terms(path: Path) -> RunConfig:
@@ -183,29 +171,31 @@ def _appraise(record: _Record, policy: Policy, terms: RunConfig, quotes: Quotes)
         quotes.changed += changed
 
 
-def receipts_of(witnesses: Sequence[Witness], quotes: Quotes) -> tuple[list[Receipt], list[str]]:
-    """Return receipts by attested keys, and what is wrong with all other lines.
+def signed_lines(
+    witnesses: Sequence[Witness], quotes: Quotes, kind: type[Wired], problems: list[str]
+) -> Iterator[tuple[str, Wired]]:
+    """Yield who kept it and every receipt or welcome by an attested key; say what is wrong with the other lines.
 
     A last line without its end is that of a process that was killed and counts for nothing.
 
     Raises:
         ConfigError, DataError: a file that cannot be read.
     """
-    receipts, problems = [], []
+    name = kind.__name__.lower()
     for witness in witnesses:
-        path = witness.folder / "receipts.jsonl"
+        path = witness.folder / f"{name}s.jsonl"
         for number, line in enumerate(witness.kept(path.name).split(b"\n")[:-1], 1):
             where = f"{path.name if witness.client is None else path}, line {number},"
             try:
                 entry = msgspec.json.decode(line, type=_Line)
-                body, signature = split_signed(base64.b64decode(entry.receipt), "receipt")
-                receipt = Receipt.from_bytes(body)
-                quotes.check(receipt.boot_id, (body, signature), "receipt")
+                body, signature = split_signed(base64.b64decode(getattr(entry, name)), name)
+                message = kind.from_bytes(body)
+                quotes.check(message.boot_id, (body, signature), name)
             except (TrustformerError, ValueError, *_UNREADABLE) as error:
                 problems.append(f"{where} is not by an attested key or damaged: {str(error)[:200]}")
                 continue
-            if witness.client in (None, receipt.client_id):
-                receipts.append(receipt)
-            else:
-                problems.append(f"{where} is client {receipt.client_id}'s")
-    return receipts, problems
+            whose = message.client_id if isinstance(message, Receipt) else entry.client
+            if witness.client not in (None, whose):
+                problems.append(f"{where} is another client's")
+                continue
+            yield whose, message

@@ -68,6 +68,10 @@ class Journal(Protocol):
         """Keep the record of one appraisal, accepted or refused."""
         ...
 
+    def welcome(self, client_id: str, signed: bytes) -> None:
+        """Keep one welcome with its signature: the first of each boot and round."""
+        ...
+
     def receipt(self, client_id: str, signed: bytes) -> None:
         """Keep one receipt with its signature."""
         ...
@@ -106,7 +110,7 @@ class Channel:
         config: the terms this client agreed to.
         policy: what this client lets read its updates.
         link: carries the bytes.
-        journal: keeps verification records and receipts.
+        journal: keeps verification records, welcomes and receipts.
     """
 
     def __init__(
@@ -161,6 +165,8 @@ class Channel:
             stored_round=position.round,
             stored_manifest=position.manifest_hash,
         )
+        if self._welcome is None or (welcome.boot_id, welcome.round) != (known, self._welcome.round):
+            self.journal.welcome(self.client_id, signed)
         self._welcome = welcome
         return welcome
 

@@ -228,7 +228,6 @@ class Member:
             "client": self.settings.client,
             "rounds": state.round,
             "loss": state.loss,
-            "manifest_hash": state.manifest_hash.hex(),
             "weights_digest": weights_digest(state.weights).hex(),
             "common_digest": weights_digest(state.common).hex() if state.common else None,
         }

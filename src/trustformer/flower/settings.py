@@ -18,6 +18,8 @@ Elsewhere = Annotated[str, Meta(pattern=r"^(.+:[0-9]{1,5})?$")]
 Seconds = Annotated[float, Meta(gt=0, le=1e7)]
 
 
+_LONGEST = 2**20
+"""Bytes of a file that are read."""
 ENCLAVE = "127.0.0.1:7911"
 """Where the enclave serves under the manifest of this project."""
 
@@ -30,7 +32,10 @@ class _File(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     def load(cls, path: Path) -> Self:
         """Read the file; raises `ConfigError` naming the key."""
         try:
-            return msgspec.convert(tomllib.loads(path.read_text("utf-8")), cls)
+            if path.exists() and not path.is_file():
+                raise ConfigError(f"{path} is no file")
+            with open(path, "rb") as file:
+                return msgspec.convert(tomllib.loads(file.read(_LONGEST).decode()), cls)
         except OSError as error:
             hint = f"give the folder of {cls.folder}; trustformer init-federation makes it"
             raise ConfigError(f"{path} cannot be read: {error.strerror}", hint) from None
