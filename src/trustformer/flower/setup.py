@@ -192,6 +192,7 @@ On each client's machine, by the path that its folder has there (or in further t
 {joins}
 
 Each command can be stopped and started again at any time; it goes on where it was.
+Afterwards `trustformer attest audit HOST CLIENT...` checks the run from files of these folders (docs/deploy-flower.md).
 
 Before you use it between machines:
 
