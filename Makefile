@@ -93,7 +93,7 @@ results-small: setup
 # Russian-English text of nine domains: two seeds, 16 epochs, and with all of s one: most of a day on 2 cores.
 DOMAINS := $(RECIPES)/ruen
 results-ruen: setup
-	@$(BIN)/trustformer compare $(DOMAINS)/local.toml $(DOMAINS)/fedavg.toml $(DOMAINS)/centroid-fades.toml --seeds 1 2 --out runs/ruen
+	@$(BIN)/trustformer compare $(DOMAINS)/local.toml $(DOMAINS)/fedavg.toml $(DOMAINS)/centroid-fades.toml --seeds 1 2 3 --out runs/ruen
 	@$(BIN)/trustformer run $(DOMAINS)/centroid.toml --out runs/ruen/centroid-seed1 --resume
 	@$(BIN)/python benchmarks/keep.py runs/ruen benchmarks/results/ruen
 
