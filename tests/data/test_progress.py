@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import gzip
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -11,9 +13,10 @@ import pytest
 from trustformer.data import progress
 from trustformer.data.corpus import read_pairs
 from trustformer.data.intake import IntakeOptions, prepare_folder
-from trustformer.data.progress import blocks, progress_to, tracked
+from trustformer.data.progress import blocks, clocked, progress_to, tracked
 from trustformer.data.tokenizer import Tokenizer
 from trustformer.data.toy import toy_corpus
+from trustformer.errors import DataError
 
 Told = list[tuple[str, int, int, str]]
 
@@ -51,6 +54,26 @@ def test_nobody_is_told_outside_the_block(told: Told) -> None:
         pass
     assert len(list(tracked(range(5000), "counting"))) == 5000
     assert told == []
+
+
+def test_a_step_that_says_nothing_of_itself_has_a_clock(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "_TICK", 0.05)
+    with progress_to(lambda *what: told.append(what)), clocked("waiting"):
+        time.sleep(0.3)
+    assert {what[:1] + what[2:] for what in told[:-1]} == {("data · waiting", 0, "s")}
+    assert told[-1] == ("data · waiting", 1, 1, "s")
+    ended = len(told)
+    time.sleep(0.2)
+    assert len(told) == ended
+    with clocked("unheard"), progress_to(lambda *what: told.append(what)):
+        time.sleep(0.1)
+    assert len(told) == ended
+
+
+def test_the_clock_ends_with_a_step_that_fails(told: Told) -> None:
+    with pytest.raises(DataError), progress_to(lambda *what: told.append(what)):
+        Tokenizer.train([], 4000)
+    assert all(thread.name != "clock" for thread in threading.enumerate())
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])

@@ -8,6 +8,7 @@ import io
 import pytest
 from rich.console import Console
 
+from trustformer.experiment import reporter as reporter_module
 from trustformer.experiment.reporter import PlainReporter, RichReporter
 
 
@@ -99,3 +100,26 @@ def test_plain_lines_come_at_most_every_ten_seconds(
         "  client 0 · training: 2,000 of 6,000 tokens (100/s, 40 s left)",
         "  client 0 · training: 3,000 of 6,000 tokens (100/s, 30 s left)",
     ]
+
+
+def test_a_task_of_unknown_length_shows_its_clock(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with RichReporter(terminal()) as reporter:
+        reporter.progress("data · reading", 5, 10, "pairs")
+        for second in (1, 2, 75):
+            reporter.progress("data · vocabulary", second, 0, "s")
+            (line,) = screen(reporter)
+            assert line.split()[:2] == ["data", "vocabulary"]
+            assert line.split()[-2:] == [str(second), "s"]
+        reporter.progress("data · vocabulary", 1, 1, "s")
+        (line,) = screen(reporter)
+        assert line.split()[-1] != "s"
+    now = [0.0]
+    monkeypatch.setattr(reporter_module.time, "monotonic", lambda: now[0])
+    plain = PlainReporter()
+    for second in range(1, 26):
+        now[0] = float(second)
+        plain.progress("data · vocabulary", second, 0, "s")
+    plain.progress("data · vocabulary", 1, 1, "s")
+    assert capsys.readouterr().err.splitlines() == ["  data · vocabulary: 11 s", "  data · vocabulary: 21 s"]

@@ -7,6 +7,7 @@ Readers nest too deeply for a callback in each signature, so who wants to know s
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,12 +15,13 @@ from contextvars import ContextVar
 from typing import TypeVar
 
 Tell = Callable[[str, int, int, str], None]
-"""Gets what is done, how much of it, of how much, in which unit; as a reporter's `progress`."""
+"""Gets what is done, how much of it, of how much (0: nobody knows), in which unit; as a reporter's `progress`."""
 
 _Item = TypeVar("_Item")
 _EVERY = 64  # items between two looks at the clock
 _BLOCK = 512
 _PATIENCE, _PAUSE = 1.0, 0.1  # seconds until a step is told of, and between two times
+_TICK = 1.0
 _listener: ContextVar[Tell | None] = ContextVar("listener", default=None)
 
 
@@ -65,3 +67,23 @@ def steps(step: str, total: int, unit: str) -> Callable[[int], None]:
             due, shown = now + _PAUSE, True
 
     return tell
+
+
+@contextmanager
+def clocked(step: str) -> Iterator[None]:
+    """Tell every second how long a step has taken that says nothing about itself; it must let other threads run."""
+    listener, started, over = _listener.get(), time.monotonic(), threading.Event()
+
+    def tell() -> None:
+        while listener is not None and not over.wait(_TICK):
+            listener(f"data · {step}", int(time.monotonic() - started), 0, "s")
+
+    thread = threading.Thread(target=tell, name="clock", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        if listener is not None and time.monotonic() - started > _PATIENCE:
+            listener(f"data · {step}", 1, 1, "s")

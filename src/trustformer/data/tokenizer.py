@@ -14,7 +14,7 @@ from pathlib import Path
 
 import sentencepiece
 
-from trustformer.data.progress import blocks
+from trustformer.data.progress import blocks, clocked
 from trustformer.errors import ConfigError, DataError
 from trustformer.message import digest
 
@@ -53,19 +53,20 @@ class Tokenizer:
         """
         model = io.BytesIO()
         try:
-            sentencepiece.SentencePieceTrainer.train(
-                sentence_iterator=iter(sentences),
-                model_writer=model,
-                vocab_size=vocab_size,
-                pad_id=PAD_ID,
-                eos_id=EOS_ID,
-                unk_id=UNK_ID,
-                bos_id=-1,
-                character_coverage=1.0,
-                num_threads=1,  # more threads sum in another order and may pick other pieces
-                hard_vocab_limit=False,
-                minloglevel=2,
-            )
+            with clocked("vocabulary"):
+                sentencepiece.SentencePieceTrainer.train(
+                    sentence_iterator=iter(sentences),
+                    model_writer=model,
+                    vocab_size=vocab_size,
+                    pad_id=PAD_ID,
+                    eos_id=EOS_ID,
+                    unk_id=UNK_ID,
+                    bos_id=-1,
+                    character_coverage=1.0,
+                    num_threads=1,  # more threads sum in another order and may pick other pieces
+                    hard_vocab_limit=False,
+                    minloglevel=2,
+                )
         except RuntimeError as error:
             raise DataError(
                 f"a tokenizer of {vocab_size} pieces cannot be trained on this text: {error}",

@@ -30,7 +30,7 @@ class Reporter(Protocol):
         ...
 
     def progress(self, what: str, done: int, total: int, unit: str = "") -> None:
-        """Show how far the current task is; another `what` begins another task."""
+        """Show how far the current task is; another `what` begins another task. `total` is 0 where nobody knows it."""
         ...
 
     def overall(self, done: int, total: int) -> None:
@@ -52,7 +52,11 @@ class PlainReporter:
         """Print at most one line in ten seconds for each task."""
         now = time.monotonic()
         started, shown, base = self._tasks.setdefault(what, (now, now, done))
-        if done >= total:
+        if not total:
+            if now - shown >= _PLAIN_EVERY:
+                self.note(f"  {what}: {done:,} {unit}")
+                self._tasks[what] = (started, now, base)
+        elif done >= total:
             del self._tasks[what]
         elif now - shown >= _PLAIN_EVERY and done > base:
             rate = (done - base) / (now - started)
@@ -104,6 +108,10 @@ class RichReporter:
         task = self._row(name)
         if task.fields["step"] != step or done < task.completed:
             self._progress.reset(task.id, total=total, step=step, rate="")
+        if not total:
+            task.total = None  # rich takes None for "as it was"
+            self._progress.update(task.id, completed=done, rate=f"{done:,} {unit}")
+            return
         speed = f"{task.speed:,.0f} {unit}/s" if unit and task.speed and task.speed >= 1 and done < total else ""
         self._progress.update(task.id, completed=done, total=total, rate=speed)
 
