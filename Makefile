@@ -90,7 +90,7 @@ results-small: setup
 		--seeds 1 2 3 --out runs/multi30k-small
 	@$(BIN)/python benchmarks/keep.py runs/multi30k-small benchmarks/results/multi30k-small
 
-# Russian-English text of nine domains: two seeds, 16 epochs, and with all of s one: most of a day on 2 cores.
+# Russian-English text of nine domains: three seeds, 16 epochs, and with all of s one: most of a day on 2 cores.
 DOMAINS := $(RECIPES)/ruen
 results-ruen: setup
 	@$(BIN)/trustformer compare $(DOMAINS)/local.toml $(DOMAINS)/fedavg.toml $(DOMAINS)/centroid-fades.toml --seeds 1 2 3 --out runs/ruen

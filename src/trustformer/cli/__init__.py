@@ -26,6 +26,7 @@ from trustformer.cli import (
     run,
     translate,
 )
+from trustformer.data.lines import printable
 from trustformer.errors import TrustformerError
 
 _EPILOG = """\
@@ -104,8 +105,8 @@ def _complain(message: str, hint: str, *, debug: bool) -> None:
     if debug:
         traceback.print_exc()
     for kind, text in (("error", message), ("hint", hint)):
-        if text:  # parts of it may be of a foreign file, and must not steer the terminal
-            print(f"{kind}: {''.join(c if c.isprintable() or c == chr(10) else '?' for c in text)}", file=sys.stderr)
+        if text:  # parts of it may be of a foreign file
+            print(f"{kind}: {printable(text)}", file=sys.stderr)
 
 
 def _version() -> str:

@@ -101,3 +101,8 @@ def _unpacked(file: BinaryIO) -> BinaryIO:
         # BufferedReader makes readline of gzip several times faster.
         return cast(BinaryIO, io.BufferedReader(gzip.GzipFile(fileobj=file)))
     return file
+
+
+def printable(text: str) -> str:
+    """Return foreign text, line breaks and all, as a terminal only shows it: escape sequences could overwrite lines."""
+    return "".join(mark if mark.isprintable() or mark == "\n" else "\N{REPLACEMENT CHARACTER}" for mark in text)

@@ -8,6 +8,7 @@ import struct
 from contextlib import suppress
 
 import trustformer.errors
+from trustformer.data.lines import printable
 from trustformer.enclave import service
 from trustformer.enclave.config import RunConfig
 from trustformer.enclave.protocol import MAX_MESSAGE
@@ -173,15 +174,10 @@ def _reply_limits(config: RunConfig) -> dict[bytes, int]:
     return limits | {service.CLOSE: 4 * MAX_MESSAGE + answer}
 
 
-def _shown(text: str) -> str:
-    """What a terminal only shows: the host could otherwise overwrite lines with escape sequences."""
-    return "".join(mark if mark.isprintable() or mark == "\n" else "\N{REPLACEMENT CHARACTER}" for mark in text)
-
-
 def read_error(data: bytes) -> TrustformerError:
     """The error that the other side raised and told as enc(class, message, hint), of the same class."""
     reader = Reader(data, "error")
-    name, message, hint = reader.text(), _shown(reader.text(2**16)), _shown(reader.text(2**16))
+    name, message, hint = reader.text(), printable(reader.text(2**16)), printable(reader.text(2**16))
     reader.end()
     kind = getattr(trustformer.errors, name, None)
     if isinstance(kind, type) and issubclass(kind, TrustformerError):

@@ -35,7 +35,10 @@ class _File(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             if path.exists() and not path.is_file():
                 raise ConfigError(f"{path} is no file")
             with open(path, "rb") as file:
-                return msgspec.convert(tomllib.loads(file.read(_LONGEST).decode()), cls)
+                data = file.read(_LONGEST + 1)
+            if len(data) > _LONGEST:
+                raise ConfigError(f"{path} is longer than {_LONGEST:,} bytes")
+            return msgspec.convert(tomllib.loads(data.decode()), cls)
         except OSError as error:
             hint = f"give the folder of {cls.folder}; trustformer init-federation makes it"
             raise ConfigError(f"{path} cannot be read: {error.strerror}", hint) from None
