@@ -31,8 +31,8 @@ test: setup
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 check: setup
-	@$(BIN)/ruff format --check src tests docs
-	@$(BIN)/ruff check src tests docs
+	@$(BIN)/ruff format --check src tests docs benchmarks
+	@$(BIN)/ruff check src tests docs benchmarks
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 

@@ -5,8 +5,8 @@
 
 Reads the runs `local-seed*`, `fedavg-seed*` and those named. `learned`: BLEU and NLL on the test pairs, means of the
 seeds, measured from the clients that reach `--learned` BLEU alone. `best`: NLL on the validation pairs of the rounds,
-measured from these clients' mean after the epoch in which it is least, seed by seed; `best_of_both`: FedAvg's too. Writes
-benchmarks/results/screening/alone-FOLDER.json.
+measured from these clients' mean after the epoch in which it is least, seed by seed; `best_of_both`: FedAvg's too.
+Writes benchmarks/results/screening/alone-FOLDER.json.
 """
 
 from __future__ import annotations
