@@ -89,7 +89,7 @@ def test_explain(files: list[object], cli: Callable[..., Any]) -> None:
     assert "REFUSED at check b (Expired)" in " ".join(refused.out.split())
 
 
-@pytest.mark.parametrize("verb", ["check", "explain", "fetch", "pin"])
+@pytest.mark.parametrize("verb", ["check", "explain", "fetch", "sign", "pin"])
 def test_help_has_examples(cli: Callable[..., Any], verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         cli(verb, "--help")

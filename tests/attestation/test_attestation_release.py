@@ -146,3 +146,39 @@ def test_the_verb_prints_what_to_compare_in_full(publisher: Identity, tmp_path: 
     bad = cli("pin", *files, "--publisher", "zz")
     assert (bad.code, type(bad.error)) == (2, ConfigError)
     assert cli("pin", *files, "--publisher", "00" * 32).code == 3
+
+
+def test_a_release_signed_by_the_verb_is_what_another_pins(tmp_path: Path, cli: Callable[..., Any]) -> None:
+    key, release, policy = (tmp_path / name for name in ("publisher.key", "release.json", "policy.toml"))
+    signed = cli(
+        *("sign", "--key", key, "--version", "1.4.0", "--date", "2026-05-01", "--out", release),
+        *("--mrenclave", NEW.upper(), "--mrenclave", OLD, "--advisory", "INTEL-SA-00615", "--min-isv-svn", 4),
+        *("--min-tcb-evaluation-data-number", 17),
+    )
+    assert signed.code == 0
+    assert key.stat().st_mode & 0o777 == 0o600
+    public = signed.out.split()[1]
+    assert hashlib.sha256(bytes.fromhex(public)).hexdigest() in signed.out
+    assert verify_release(release.read_bytes(), bytes.fromhex(public)) == msgspec.structs.replace(
+        RELEASE, mrenclave=(NEW, OLD)
+    )
+    assert cli("pin", "--policy", policy, "--release", release, "--publisher", public).code == 0
+    assert read_policy_file(policy).mrenclave == (NEW, OLD)
+
+
+def test_sign_goes_on_with_its_key_and_writes_nothing_when_refused(tmp_path: Path, cli: Callable[..., Any]) -> None:
+    key, release = tmp_path / "publisher.key", tmp_path / "release.json"
+    for wrong in (
+        ("--mrenclave", "zz"),
+        ("--mrenclave", NEW, "--date", "May"),
+        ("--mrenclave", NEW, "--min-isv-svn", -1),
+    ):
+        refused = cli("sign", "--key", key, "--version", "1", "--out", release, *wrong)
+        assert (refused.code, type(refused.error)) == (2, ConfigError)
+        assert not list(tmp_path.iterdir())
+    files = ("--key", key, "--version", "1", "--mrenclave", NEW, "--out", release)
+    assert cli("sign", *files).out == cli("sign", *files).out
+    key.write_bytes(b"short")
+    assert isinstance(cli("sign", *files).error, TrustformerError)
+    missing = cli("sign", *files[2:], "--key", tmp_path / "none" / "publisher.key")
+    assert (missing.code, type(missing.error)) == (2, ConfigError)

@@ -54,6 +54,29 @@ class Release(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         numbers = (self.min_isv_svn, self.min_tcb_evaluation_data_number)
         return enc(LABEL, self.version, self.date, enc(*self.mrenclave), enc(*self.advisories), *numbers)
 
+    def check(self) -> None:
+        """Refuse what a policy would refuse, and a version or date that would not fit on a comment line.
+
+        Raises:
+            ConfigError: names the field.
+        """
+        keys = {
+            "mrenclave": self.mrenclave,
+            "advisories": self.advisories,
+            "min_isv_svn": self.min_isv_svn,
+            "min_tcb_evaluation_data_number": self.min_tcb_evaluation_data_number,
+        }
+        make_policy_file(keys, "release")
+        if not all(HEX32.fullmatch(one) for one in self.mrenclave):
+            raise ConfigError("release: mrenclave is not in lower-case hexadecimal")
+        if not re.fullmatch(r"[0-9A-Za-z.+-]{1,64}", self.version):
+            raise ConfigError(f"release: version {self.version[:80]!r} is not one")
+        try:
+            if date.fromisoformat(self.date).isoformat() != self.date:
+                raise ValueError
+        except ValueError as error:
+            raise ConfigError(f"release: date {self.date[:80]!r} is not YYYY-MM-DD") from error
+
 
 class _Signed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     release: Release
@@ -84,7 +107,7 @@ def sign_release(release: Release, publisher: Identity) -> bytes:
     Raises:
         ConfigError: a value could not go into a policy.
     """
-    _check(release)
+    release.check()
     signed = _Signed(release, publisher.public.hex(), publisher.sign(release.to_sign()).hex())
     return msgspec.json.format(msgspec.json.encode(signed), indent=2) + b"\n"
 
@@ -109,7 +132,7 @@ def verify_release(data: bytes, publisher: bytes) -> Release:
         raise MessageError(f"not a release file: {str(error)[:200]}") from error
     if not HEX64.fullmatch(signed.signature) or not HEX32.fullmatch(signed.publisher):
         raise MessageError("the release file's key or signature is not in lower-case hexadecimal")
-    _check(signed.release)
+    signed.release.check()
     try:
         verify(publisher, bytes.fromhex(signed.signature), signed.release.to_sign(), "the release")
     except SealError as error:
@@ -156,23 +179,3 @@ def pin(policy_path: Path, release_path: Path, publisher: bytes) -> Pinned:
         removed=tuple(one for one in before if one not in release.mrenclave),
         policy=merged,
     )
-
-
-def _check(release: Release) -> None:
-    """Refuse what a policy would refuse, and a version or date that would not fit on a comment line."""
-    keys = {
-        "mrenclave": release.mrenclave,
-        "advisories": release.advisories,
-        "min_isv_svn": release.min_isv_svn,
-        "min_tcb_evaluation_data_number": release.min_tcb_evaluation_data_number,
-    }
-    make_policy_file(keys, "release")
-    if not all(HEX32.fullmatch(one) for one in release.mrenclave):
-        raise ConfigError("release: mrenclave is not in lower-case hexadecimal")
-    if not re.fullmatch(r"[0-9A-Za-z.+-]{1,64}", release.version):
-        raise ConfigError(f"release: version {release.version[:80]!r} is not one")
-    try:
-        if date.fromisoformat(release.date).isoformat() != release.date:
-            raise ValueError
-    except ValueError as error:
-        raise ConfigError(f"release: date {release.date[:80]!r} is not YYYY-MM-DD") from error

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`trustformer attest`: check, explain, fetch, pin and audit. Data to stdout, people to stderr.
+"""`trustformer attest`: check, explain, fetch, sign, pin and audit. Data to stdout, people to stderr.
 
 What this module needs is imported in the functions, so that `--help` stays fast.
 """
@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trustformer.cli.release import add_verbs
 from trustformer.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -48,11 +49,6 @@ examples:
   trustformer attest fetch --quote quote.bin --service intel --out collateral.json
   trustformer attest fetch --quote quote.bin --service https://pccs.example.org:8081 --out collateral.json
 """
-PIN_EXAMPLES = """\
-examples:
-  trustformer attest pin --policy policy.toml --release release.json --publisher publisher.pub
-  trustformer attest pin --policy policy.toml --release release.json --publisher 3b6a27bc...
-"""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -76,11 +72,7 @@ def add_parser(subparsers: Any) -> None:
     fetch.add_argument("--out", type=Path, required=True, metavar="FILE", help="where to write it")
     fetch.set_defaults(run=run_fetch)
 
-    pin = _verb(verbs, "pin", "merge a publisher's signed release into a policy", PIN_EXAMPLES)
-    pin.add_argument("--policy", type=Path, required=True, metavar="FILE", help="made if absent")
-    pin.add_argument("--release", type=Path, required=True, metavar="FILE", help="signed release file")
-    pin.add_argument("--publisher", required=True, metavar="KEY", help="Ed25519 key: 64 hex digits or a file")
-    pin.set_defaults(run=run_pin)
+    add_verbs(verbs, _verb)
 
     audit = _verb(verbs, "audit", "verify a whole run again, offline", AUDIT_EXAMPLES)
     audit.add_argument("run_directory", type=Path, metavar="RUN", help="run directory, or a host's folder")
@@ -169,28 +161,6 @@ def run_fetch(args: argparse.Namespace) -> int:
     return 0
 
 
-def run_pin(args: argparse.Namespace) -> int:
-    """Merge a verified release into a policy and print what to compare by hand, in full."""
-    from trustformer.attestation.release import pin
-
-    pinned = pin(args.policy, args.release, _publisher(args.publisher))
-    release = pinned.release
-    print(f"release      {release.version} of {release.date}")
-    print(f"publisher    {pinned.key}")
-    print(f"fingerprint  {pinned.fingerprint}  (SHA-256 of the key)")
-    for one in release.mrenclave:
-        print(f"mrenclave    {one}{'  new' if one in pinned.added else ''}")
-    for one in pinned.removed:
-        print(f"removed      {one}")
-    print(f"min_isv_svn  {pinned.policy.min_isv_svn}")
-    print(f"min_tcb_evaluation_data_number  {pinned.policy.min_tcb_evaluation_data_number}")
-    print(f"advisories   {', '.join(pinned.policy.advisories) or 'none'}")
-    print(f"{args.policy}: written", file=sys.stderr)
-    print("compare the fingerprint with one you got another way, and the measurements", file=sys.stderr)
-    print("with your own build, before you rely on them", file=sys.stderr)
-    return 0
-
-
 def run_audit(args: argparse.Namespace) -> int:
     """Print what holds and what does not."""
     from trustformer.data.lines import shown
@@ -237,15 +207,3 @@ def _report_data(text: str | None) -> bytes | None:
     if len(data) not in (32, 64):
         raise ConfigError(f"--report-data has {len(data)} bytes", "give 64 bytes, or 32 that zeros follow")
     return data.ljust(64, b"\0")
-
-
-def _publisher(text: str) -> bytes:
-    try:
-        data = text.encode() if len(text) == 64 else Path(text).read_bytes()[:128]
-        key = data if len(data) == 32 else bytes.fromhex(data.decode().strip())
-        if len(key) != 32:
-            raise ValueError
-        return key
-    except (OSError, ValueError) as error:
-        hint = "give 64 hexadecimal digits, or a file with them or with the 32 bytes"
-        raise ConfigError(f"--publisher: {text[:80]!r} is not an Ed25519 public key", hint) from error

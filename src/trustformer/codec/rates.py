@@ -3,7 +3,7 @@
 
 The same error costs some parts of a Transformer far more than others: bits go where they count. On a translation model
 (`benchmarks/screening/sensitivity.py`), noise on the embeddings of the 250 most frequent tokens costs five to eleven
-times what it costs on a decoder's matrices, and on an encoder's a half to a tenth of that.
+times what it costs on a decoder's matrices, and on an encoder's a half to an eighth of that.
 
     the first 1/16 of a vocabulary matrix's rows, and one-dimensional parameters     blocks of half of `block` entries
     an encoder that stands beside a decoder          twice `block`

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`trustformer attest sign` and `pin`: a publisher's release file, and what a client takes of it.
+
+What this module needs is imported in the functions, so that `--help` stays fast.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trustformer.errors import ConfigError
+
+if TYPE_CHECKING:
+    from trustformer.secure.identity import Identity
+
+MAX_KEY_BYTES = 128
+PIN_EXAMPLES = """\
+examples:
+  trustformer attest pin --policy policy.toml --release release.json --publisher publisher.pub
+  trustformer attest pin --policy policy.toml --release release.json --publisher 3b6a27bc...
+
+The release's measurements take the place of those in the policy; minimums are raised, never lowered, and advisories
+added. While an old enclave must still be accepted, pin a release that lists its measurement too.
+"""
+SIGN_EXAMPLES = """\
+examples:
+  trustformer attest sign --key publisher.key --version 1.4.0 --mrenclave 6efbe3e0... --min-isv-svn 3 \\
+      --advisory INTEL-SA-00615 --min-tcb-evaluation-data-number 17 --out release.json
+  trustformer attest sign --key publisher.key --version 1.4.1 --mrenclave NEW OLD --out both.json    while OLD runs
+
+Prints the publisher's key and its fingerprint: give them to clients another way than the file.
+"""
+
+
+def add_verbs(verbs: Any, verb: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add `sign` and `pin`; `verb(verbs, name, summary, examples)` makes a parser."""
+    sign = verb(verbs, "sign", "sign a release: which measurements are your program", SIGN_EXAMPLES)
+    sign.add_argument("--key", type=Path, required=True, metavar="FILE", help="your Ed25519 key; made if absent")
+    sign.add_argument("--version", required=True, metavar="VERSION", help="version of the program")
+    sign.add_argument(
+        "--mrenclave", nargs="+", action="extend", required=True, metavar="HEX", help="measurements of its builds"
+    )
+    sign.add_argument("--min-isv-svn", type=int, default=0, metavar="N", help="least security version (0)")
+    sign.add_argument(
+        "--advisory", nargs="+", action="extend", default=[], metavar="ID", help="advisories the program copes with"
+    )
+    number = "--min-tcb-evaluation-data-number"
+    sign.add_argument(number, type=int, default=0, metavar="N", help="how recent Intel's judgement must be (0)")
+    sign.add_argument("--date", metavar="YYYY-MM-DD", help="date of the release (today, UTC)")
+    sign.add_argument("--out", type=Path, required=True, metavar="FILE", help="the release file")
+    sign.set_defaults(run=run_sign)
+
+    pin = verb(verbs, "pin", "merge a publisher's signed release into a policy", PIN_EXAMPLES)
+    pin.add_argument("--policy", type=Path, required=True, metavar="FILE", help="made if absent")
+    pin.add_argument("--release", type=Path, required=True, metavar="FILE", help="signed release file")
+    pin.add_argument("--publisher", required=True, metavar="KEY", help="Ed25519 key: 64 hex digits or a file")
+    pin.set_defaults(run=run_pin)
+
+
+def run_sign(args: argparse.Namespace) -> int:
+    """Write a signed release and print what clients compare by hand."""
+    from trustformer.attestation.files import write_atomic
+    from trustformer.attestation.release import Release, fingerprint, sign_release
+
+    release = Release(
+        version=args.version,
+        date=args.date or datetime.now(UTC).date().isoformat(),
+        mrenclave=tuple(one.lower() for one in args.mrenclave),
+        min_isv_svn=args.min_isv_svn,
+        advisories=tuple(args.advisory),
+        min_tcb_evaluation_data_number=args.min_tcb_evaluation_data_number,
+    )
+    release.check()
+    publisher = _key(args.key)
+    write_atomic(args.out, sign_release(release, publisher))
+    print(f"publisher    {publisher.public.hex()}")
+    print(f"fingerprint  {fingerprint(publisher.public)}  (SHA-256 of the key)")
+    print(f"{args.out}: written", file=sys.stderr)
+    return 0
+
+
+def run_pin(args: argparse.Namespace) -> int:
+    """Merge a verified release into a policy and print what to compare by hand, in full."""
+    from trustformer.attestation.release import pin
+
+    pinned = pin(args.policy, args.release, _publisher(args.publisher))
+    release = pinned.release
+    print(f"release      {release.version} of {release.date}")
+    print(f"publisher    {pinned.key}")
+    print(f"fingerprint  {pinned.fingerprint}  (SHA-256 of the key)")
+    for one in release.mrenclave:
+        print(f"mrenclave    {one}{'  new' if one in pinned.added else ''}")
+    for one in pinned.removed:
+        print(f"removed      {one}")
+    print(f"min_isv_svn  {pinned.policy.min_isv_svn}")
+    print(f"min_tcb_evaluation_data_number  {pinned.policy.min_tcb_evaluation_data_number}")
+    print(f"advisories   {', '.join(pinned.policy.advisories) or 'none'}")
+    print(f"{args.policy}: written", file=sys.stderr)
+    print("compare the fingerprint with one you got another way, and the measurements", file=sys.stderr)
+    print("with your own build, before you rely on them", file=sys.stderr)
+    return 0
+
+
+def _key(path: Path) -> Identity:
+    """Read the publisher's key, or make one that its owner alone can read."""
+    from trustformer.secure.identity import Identity
+
+    if path.exists():
+        return Identity.load(path)
+    identity = Identity.generate()
+    try:
+        identity.save(path)
+    except OSError as error:
+        raise ConfigError(
+            f"--key: {path} cannot be made: {error.strerror}", "name a file in a folder of yours"
+        ) from None
+    print(f"{path}: a new key; whoever has this file can publish in your name", file=sys.stderr)
+    return identity
+
+
+def _publisher(text: str) -> bytes:
+    from trustformer.attestation.files import read_bounded
+
+    try:
+        data = text.encode() if len(text) == 64 else read_bounded(Path(text), MAX_KEY_BYTES, "the key")
+        key = data if len(data) == 32 else bytes.fromhex(data.decode().strip())
+        if len(key) != 32:
+            raise ValueError
+        return key
+    except (ConfigError, ValueError) as error:
+        hint = "give 64 hexadecimal digits, or a file with them or with the 32 bytes"
+        raise ConfigError(f"--publisher: {text[:80]!r} is not an Ed25519 public key", hint) from error
