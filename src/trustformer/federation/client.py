@@ -10,6 +10,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
@@ -156,33 +157,35 @@ class Client:
     def train(self, number: int, *, epochs: bool = True, report: Report | None = None) -> None:
         """Train for round `number` and store the coded drift, unless that was done before a crash.
 
-        `epochs=False` skips training: an exchange of what earlier exchanges left.
+        `epochs=False` skips training: an exchange of what earlier exchanges left. Where anything fails, weights that
+        cannot be coded or a full disk, this client is as before.
         """
         if self.state.trained >= number:
             return
         started = time.perf_counter()
+        state = replace(self.state, trained=number)
         if epochs:
             result = self._trainer.train(
-                *(self.state.weights, self.state.optimizer, self._examples),
+                *(state.weights, state.optimizer, self._examples),
                 seed=(self._seed, self._index, number),
                 report=partial(report, "training") if report else None,
             )
-            self.state.weights, self.state.optimizer, self.state.loss = result.weights, result.optimizer, result.loss
+            state.weights, state.optimizer, state.loss = result.weights, result.optimizer, result.loss
         self.seconds["training"] += time.perf_counter() - started
-        self.state.trained = number
         if self._codec is not None:
             if report:
                 report("encoding", 0, 1)
-            self.state.pending = self._encode(number)
+            state.pending = self._encode(number, state.weights)
             if report:
                 report("encoding", 1, 1)
-        self._store.save(self.state)
+        self._store.save(state)
+        self.state = state
 
-    def _encode(self, number: int) -> Update:
+    def _encode(self, number: int, weights: Weights) -> Update:
         started = time.perf_counter()
         rng = np.random.default_rng([self._seed, number])  # the same for all: equal drifts give equal messages
         exchange, digest = self._upcoming
-        body = exchange.encode(self.state.weights, self.state.common, rng)
+        body = exchange.encode(weights, self.state.common, rng)
         self.seconds["encoding"] += time.perf_counter() - started
         return Update(number, digest, self._shares, os.urandom(32), body)
 
@@ -222,8 +225,9 @@ class Client:
         if number < state.acknowledged or (number == state.acknowledged and manifest_hash != state.acknowledged_hash):
             raise ProtocolError(f"round {number}: another history than this client has acknowledged")
         if number > max(state.acknowledged, state.round):
-            state.acknowledged, state.acknowledged_hash = number, manifest_hash
-            self._store.save(state)
+            acknowledged = replace(state, acknowledged=number, acknowledged_hash=manifest_hash)
+            self._store.save(acknowledged)
+            self.state = acknowledged
             self.channel.newest(self.position, manifest_hash)
 
     def _apply(self, manifest: Manifest, aggregate: Aggregate) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -92,7 +93,8 @@ class ClientStore:
                 os.fsync(file.fileno())
             put(temporary, self.path)
         except (SafetensorError, OSError) as error:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
             raise TrustformerError(
                 f"{self.path} cannot be written: {error}", "free space, then go on: --resume, or the same serve or join"
             ) from None

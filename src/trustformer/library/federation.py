@@ -4,25 +4,23 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from weakref import proxy
 
 import msgspec
 from msgspec.structs import replace
 from torch import nn
 
-from trustformer.codec.weights import Weights, specs_of
-from trustformer.data.batches import Example
-from trustformer.errors import ConfigError, ProtocolError
+from trustformer.codec.weights import Weights
+from trustformer.errors import ConfigError, EnclaveLostError, ProtocolError, TrustformerError
 from trustformer.experiment.config import ClientsConfig, Config, EnclaveConfig
 from trustformer.experiment.parties import connect
 from trustformer.experiment.record import RunDirectory
-from trustformer.federation.round import Cohort, run_round
-from trustformer.message import digest, enc
-from trustformer.methods import LORA, PRIVATE, Method, MethodConfig, build
-from trustformer.models.seq2seq import get_weights, set_weights
-from trustformer.training import OptimizerState, TrainResult, nearest_on
+from trustformer.federation.round import Cohort, greet, run_round
+from trustformer.library.modules import Own, Shared
+from trustformer.methods import LORA, PRIVATE, MethodConfig
 
 
 class Federation:
@@ -35,8 +33,9 @@ class Federation:
     Args:
         modules: of one architecture; changed in place, so that an optimizer keeps its parameters.
         examples: training examples of each client: its weight in the mean, of which none has more than `max_share`.
-        folder: keeps keys, terms, states, receipts and released rounds. Where it holds this federation already, that is
-            taken up again: modules get the weights their clients had.
+        folder: keeps keys, terms, states, receipts and released rounds, for one `Federation` at a time until its
+            `close`. Where it holds this federation already, that is taken up again: modules get the weights their
+            clients had, of an exchange that was cut off after the enclave had combined it those it came to.
         rounds: exchanges the terms allow.
         method: what is exchanged; the centroid exchange by default.
         max_share: largest weight of one client.
@@ -46,7 +45,7 @@ class Federation:
 
     Raises:
         ConfigError: modules that differ, a tensor that cannot be exchanged, nothing to exchange, a method that needs
-            what only `trustformer run` has, or another federation's folder.
+            what only `trustformer run` has, another federation's folder, or one that is in use.
     """
 
     def __init__(
@@ -68,7 +67,7 @@ class Federation:
             raise ConfigError(
                 "one module stands for two clients", "give each its own, such as copy.deepcopy of the first"
             )
-        self._modules, self._rounds, self._patience = list(modules), rounds, patience
+        self._rounds, self._patience = rounds, patience
         config = Config(
             seed=seed,
             rounds=rounds,
@@ -82,18 +81,33 @@ class Federation:
         directory = RunDirectory(Path(folder))
         directory.make()
         width = len(str(len(modules) - 1))
-        shared = _Shared.make(config, modules[0], {f"{i:0{width}d}": count for i, count in enumerate(examples)})
-        self._parties = connect(config, shared, directory, rounds, lambda client: _Own(modules[int(client)]))
-        if self._parties.host is None:
-            raise ConfigError(f"method.name {config.method.name} exchanges nothing", "choose centroid or fedavg")
-        self._host = self._parties.host
-        self._hand_out()
-        self._barrier = threading.Barrier(len(modules), action=self.exchange)
+        self._owns = [Own(module) for module in modules]
+        self._interrupted = False
+        with ExitStack() as held:
+            _take_alone(directory, held)
+            shared = Shared.make(
+                config, modules[0], {f"{i:0{width}d}": count for i, count in enumerate(examples)}, directory
+            )
+            self._parties = connect(config, shared, directory, rounds, lambda client: self._owns[int(client)])
+            held.callback(self._parties.stop)
+            if self._parties.host is None:
+                raise ConfigError(f"method.name {config.method.name} exchanges nothing", "choose centroid or fedavg")
+            self._host = self._parties.host
+            self._settle()
+            for own, client in zip(self._owns, self._parties.clients, strict=True):
+                own.begin(client.state.weights)
+            self._held = held.pop_all()
+        alive = proxy(self)  # not itself: a federation that is dropped lets go of its folder at once
+        self._barrier = threading.Barrier(len(modules), action=lambda: alive.exchange())
 
     @property
     def rounds(self) -> int:
         """Exchanges so far."""
-        return self._host.round
+        while True:
+            try:
+                return self._host.round
+            except EnclaveLostError:
+                pass  # it was started again, and has kept what it closed
 
     @property
     def common(self) -> Weights:
@@ -108,8 +122,28 @@ class Federation:
         """Send what every module has learnt since the last exchange, and change the modules to what comes back.
 
         Raises:
-            TrustformerError: what went wrong; modules are as they were.
+            TrustformerError: what went wrong; modules are as they were. Called again it goes on with what had been
+                sent: training since then stays in the modules and counts in the next exchange.
         """
+        if self._interrupted:
+            raise ProtocolError(
+                "an exchange was interrupted", "call close(), and make the federation again with the same folder"
+            )
+        self._interrupted = True  # of what an interrupted request has done in the enclave nothing is known
+        try:
+            self._exchange()
+            self._interrupted = False
+        except TrustformerError:
+            self._interrupted = False
+            raise
+        except OSError as error:
+            self._interrupted = False
+            where = f"{error.filename}: " if error.filename else ""
+            raise TrustformerError(f"{where}{error.strerror or error}", "mend that, then exchange again") from None
+
+    def _exchange(self) -> None:
+        self._settle()
+        self._hand_out()
         number = self.rounds + 1
         if number > self._rounds:
             raise ProtocolError(
@@ -139,12 +173,18 @@ class Federation:
         self._barrier.abort()
 
     def close(self) -> None:
-        """End the enclave's process, if it has one."""
-        self._parties.stop()
+        """End the enclave's process, if it has one, and let go of the folder. May be called again."""
+        self._held.close()
+
+    def _settle(self) -> None:
+        """Let clients adopt what the enclave had combined when an exchange was cut off."""
+        while min(client.state.round for client in self._parties.clients) < self.rounds:
+            with suppress(EnclaveLostError):
+                greet(self._parties.clients)
 
     def _hand_out(self) -> None:
-        for module, client in zip(self._modules, self._parties.clients, strict=True):
-            set_weights(module, client.state.weights)
+        for own, client in zip(self._owns, self._parties.clients, strict=True):
+            own.take(client.state)
 
 
 def _check(config: Config) -> None:
@@ -176,56 +216,9 @@ def _check(config: Config) -> None:
         )
 
 
-@dataclass(frozen=True)
-class _Shared:
-    """What the clients agree on."""
-
-    clients: Mapping[str, Sequence[Example]]
-    method: Method
-    start: Weights
-    digest: bytes
-    guarantee: None = None
-
-    @property
-    def common(self) -> Weights:
-        return self.start if self.method.common else {}
-
-    @classmethod
-    def make(cls, config: Config, module: nn.Module, examples: Mapping[str, int]) -> _Shared:
-        start = get_weights(module)
-        for name, values in start.items():
-            if not values.ndim:
-                raise ConfigError(f"the tensor {name!r} has no dimension", "make it a vector of one entry")
-            if "[" in name:  # layouts name rows of a tensor so
-                raise ConfigError(f"the name of the tensor {name!r} has a bracket", "use nn.ModuleList, or rename it")
-        if not start:
-            raise ConfigError("the module has nothing to train", "leave some tensors requires_grad")
-        specs = specs_of(start)
-        names = (f"{spec.name} {spec.shape}" for spec in specs)
-        agreed = digest(enc("tfl/1 library", config.to_toml(), *examples.values(), *names))
-        clients = {client: [_UNSEEN] * count for client, count in examples.items()}
-        device = next(module.parameters()).device
-        return cls(clients, build(config.method, specs, nearest=nearest_on(device)), start, agreed)
-
-
-_UNSEEN = Example([], [])
-"""In the place of an example that only its owner's loop sees."""
-
-
-class _Own:
-    """Takes a module's weights as its owner's loop has left them."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self._module = module
-
-    def train(
-        self,
-        weights: Weights,
-        optimizer: OptimizerState,
-        examples: Sequence[Example],
-        *,
-        seed: Sequence[int],
-        report: Callable[[int, int], None] | None = None,
-    ) -> TrainResult:
-        """Return what is there."""
-        return TrainResult(get_weights(self._module), OptimizerState(), 0.0, 0)
+def _take_alone(directory: RunDirectory, held: ExitStack) -> None:
+    """Keep the folder: two enclaves of one federation would each release a result of one exchange."""
+    try:
+        held.enter_context(directory.locked())
+    except ConfigError:
+        raise ConfigError(f"{directory.path}: another Federation is at work here", "close() it first") from None
