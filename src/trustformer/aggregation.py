@@ -90,18 +90,18 @@ class WeightedMean:
 
 
 class TrimmedMean:
-    """Mean of every entry over the clients, without the largest and the smallest `trim` of them (Yin et al., 2018).
+    """Mean of every entry over the clients, without a share of the largest and the smallest (Yin et al., 2018).
 
     All clients count alike, whatever they claim: `num_examples` is not used.
 
     Args:
         layout: form of the updates' bodies.
-        trim: share of the clients cut off at either end, below one half; floor(trim * N) of N.
+        trim_ppm: share of the clients cut off at either end, in millionths, below one half; rounded down to clients.
         max_norm: as for `WeightedMean`.
     """
 
-    def __init__(self, layout: Layout, trim: float, max_norm: float) -> None:
-        self._layout, self._trim, self._max_norm = layout, trim, max_norm
+    def __init__(self, layout: Layout, trim_ppm: int, max_norm: float) -> None:
+        self._layout, self._trim_ppm, self._max_norm = layout, trim_ppm, max_norm
         self._bodies: list[bytes] = []
 
     def add(self, num_examples: int, body: bytes) -> None:
@@ -112,7 +112,7 @@ class TrimmedMean:
     def result(self) -> dict[str, Array]:
         """Return the trimmed mean, float32 tensors by name; needs at least one update."""
         count = len(self._bodies)
-        cut = int(self._trim * count)
+        cut = self._trim_ppm * count // 10**6
         means: dict[str, Array] = {}
         for decoded in zip(*(_groups(self._layout, body) for body in self._bodies), strict=True):
             for name, first in decoded[0].items():

@@ -6,18 +6,21 @@ from __future__ import annotations
 import json
 import os
 import re
-import resource
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from cli_kit import Cli
+
+from full_disk import small_files
+from trustformer.enclave.config import RunConfig
+from trustformer.message import Layout
 
 
 def is_error(err: str, *parts: str) -> bool:
@@ -253,6 +256,20 @@ def test_data_that_changed_is_refused_on_resume(
     assert is_error(err, "are not those this run began with")
 
 
+def test_a_run_begun_by_a_version_that_coded_otherwise_is_not_gone_on_with(
+    cli: Cli, mini_model: None, sets: list[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    assert cli("run", *sets, "--out", out).code == 0
+    (out / "result.json").unlink()
+    terms = RunConfig.from_bytes((out / "terms.bin").read_bytes())
+    other = replace(terms, upload=Layout(tuple(reversed(terms.upload.groups))))
+    (out / "terms.bin").write_bytes(other.to_bytes())
+    code, _, err = cli("run", *sets, "--out", out, "--resume")
+    assert code == 2
+    assert is_error(err, "describe other messages than this version makes")
+
+
 def test_a_policy_that_does_not_hold_ends_with_3_and_nothing_is_sent(
     cli: Cli, mini_model: None, sets: list[str], tmp_path: Path
 ) -> None:
@@ -273,17 +290,6 @@ def test_a_policy_that_does_not_hold_ends_with_3_and_nothing_is_sent(
 
 
 # ---- full disk ----
-
-
-@contextmanager
-def small_files(limit: int) -> Iterator[None]:
-    """No file may grow beyond `limit` bytes: a write then fails as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("limit", [200, 1000, 5000, 150_000, 300_000])

@@ -94,7 +94,7 @@ class Party:
         )
 
     def host(self, enclave: Any, **settings: Any) -> Host:
-        return Host(enclave, self.folder / "host", Ledger(self.folder / "ledger.jsonl"), **settings)
+        return Host(enclave, self.folder / "host", Ledger(self.folder / "ledger.jsonl"), max_lag=8, **settings)
 
     def players(self, host: Host) -> dict[str, Player]:
         return {

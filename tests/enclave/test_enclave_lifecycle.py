@@ -18,6 +18,7 @@ from trustformer.attestation.errors import Measurement
 from trustformer.enclave.config import RunConfig
 from trustformer.enclave.protocol import Manifest, split_signed
 from trustformer.errors import EnclaveLostError
+from trustformer.experiment.audit import audit
 from trustformer.experiment.config import load_config
 from trustformer.experiment.reporter import PlainReporter
 from trustformer.experiment.runner import run
@@ -88,6 +89,9 @@ def test_an_upgrade_in_mid_run_takes_the_clients_policies(
     run(config, whole := tmp_path / "whole", PlainReporter())
     assert (digests(out) == digests(whole)) == keep_state
     assert [manifest.residual_reset for manifest in manifests(out)] == [False, not keep_state, False, False]
+    report = audit(out)
+    assert not report.failed
+    assert ("the enclave had lost its state before round 2" in " ".join(report.notes)) != keep_state
 
 
 def test_another_roster_goes_on_from_the_old_common_model(tiny_run: Run, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from trustformer.enclave.config import RunConfig
 from trustformer.enclave.protocol import NO_HASH
 from trustformer.enclave.session import Enclave
 from trustformer.enclave.state import StateStore
-from trustformer.errors import ConfigError, MessageError, NotReleasedError, ProtocolError
+from trustformer.errors import ConfigError, MessageError, NotReleasedError, ProtocolError, RoundsGoneError
 from trustformer.federation.channel import Position
 from trustformer.federation.host import Host
 from trustformer.message import Dense, Group, Layout, TensorSpec
@@ -154,7 +154,7 @@ def test_a_repeated_old_hello_changes_nothing(tmp_path: Path) -> None:
             recorded.append(request)
             return super().hello(request)
 
-    players = party.players(host := Recorder(enclave, party.folder / "host", party.host(enclave)._ledger))
+    players = party.players(host := Recorder(enclave, party.folder / "host", party.host(enclave)._ledger, max_lag=8))
     honest_round(host, players)
     for player in players.values():
         player.hello()
@@ -177,7 +177,7 @@ def body(*values: float) -> bytes:
 
 
 def test_an_update_over_the_norm_is_refused_and_adds_nothing() -> None:
-    for mean in (WeightedMean(FLAT, 1.0, 5.0), TrimmedMean(FLAT, 0.0, 5.0)):
+    for mean in (WeightedMean(FLAT, 1.0, 5.0), TrimmedMean(FLAT, 0, 5.0)):
         mean.add(1, body(3, 4, 0))
         with pytest.raises(MessageError, match="norm is over 5"):
             mean.add(1, body(3, 4, 0.01))
@@ -196,7 +196,7 @@ def test_the_enclave_refuses_it_too(tmp_path: Path) -> None:
 def test_the_trimmed_mean_is_that_of_a_direct_computation() -> None:
     rng = np.random.default_rng(0)
     bodies = [encode(LAYOUT, drift(seed, size=1.0), rng) for seed in range(7)]
-    mean, backwards = TrimmedMean(LAYOUT, 0.3, 1e9), TrimmedMean(LAYOUT, 0.3, 1e9)
+    mean, backwards = TrimmedMean(LAYOUT, 300_000, 1e9), TrimmedMean(LAYOUT, 300_000, 1e9)
     for index in range(7):
         mean.add(index + 1, bodies[index])
         backwards.add(1, bodies[6 - index])
@@ -208,7 +208,7 @@ def test_the_trimmed_mean_is_that_of_a_direct_computation() -> None:
 
 
 def test_extremes_of_fewer_than_the_trimmed_share_do_not_move_it() -> None:
-    mean = TrimmedMean(FLAT, 0.25, 1e9)
+    mean = TrimmedMean(FLAT, 250_000, 1e9)
     for values in ((1, 1, 1), (2, 2, 2), (3, 3, 3), (30, -30, 30)):
         mean.add(1, body(*values))
     result = mean.result()["x"]
@@ -256,3 +256,35 @@ def test_a_run_by_trimmed_mean(tiny_run: Run, tmp_path: Path) -> None:
     result = tiny_run(tmp_path / "trimmed", "enclave.rule=trimmed_mean", "enclave.trim=0.34", "rounds=1")
     assert result["rounds"] >= 1
     assert 'rule = "trimmed_mean"' in (tmp_path / "trimmed" / "config.toml").read_text("utf-8")
+
+
+@pytest.mark.parametrize(("trim_ppm", "count", "cut"), [(290_000, 100, 29), (333_333, 3, 0), (333_334, 3, 1)])
+def test_so_many_of_the_clients_are_cut_off(trim_ppm: int, count: int, cut: int) -> None:
+    mean = TrimmedMean(FLAT, trim_ppm, 1e9)
+    for index in range(count):  # one extreme more than is cut moves the mean
+        mean.add(1, body(*((30.0,) * 3 if index <= cut else (1.0,) * 3)))
+    kept = count - 2 * cut
+    assert mean.result()["x"] == pytest.approx((30.0 + (kept - 1) * 1.0) / kept)
+
+
+def test_more_rounds_than_a_client_catches_up_are_not_read(tmp_path: Path) -> None:
+    party = Party(tmp_path)
+    host = party.host(boot(party))
+    players, hashes = party.players(host), []
+    for number in range(1, 13):
+        hashes.append(players["c0"].manifest_hash)
+        for player in players.values():
+            player.hello()
+            assert player.channel.upload(player.update(drift(number))) == "accepted"
+        host.close(number)
+        for player in players.values():
+            player.adopt()
+    for behind, refused in ((10, False), (11, True)):
+        late = party.players(host)["c0"]
+        late.round, late.manifest_hash = 12 - behind, hashes[12 - behind]
+        late.hello()
+        if refused:
+            with pytest.raises(RoundsGoneError, match="11 rounds are more"):
+                late.adopt()
+        else:
+            assert len(late.adopt()) == behind

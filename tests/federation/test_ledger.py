@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from playground import Party
 
-from trustformer.federation.ledger import Entry, Ledger
+from full_disk import small_files
+from trustformer.federation.ledger import Entry, Ledger, append
 
 
 def test_entries_survive_and_add_up(tmp_path: Path) -> None:
@@ -60,3 +61,18 @@ def test_every_message_is_counted_once(party: Callable[..., Party]) -> None:
     counted = [entry for entry in play.federation.ledger.entries if entry.kind == "upload"]
     assert len(counted) == 6
     assert isinstance(counted[0], Entry)
+
+
+def test_a_line_that_does_not_fit_is_not_there_and_the_file_is_named(tmp_path: Path) -> None:
+    path, lines = tmp_path / "receipts.jsonl", []
+    full = None
+    with small_files(1000):
+        while full is None and len(lines) < 100:
+            try:
+                append(path, json.dumps({"number": len(lines), "text": "x" * len(lines)}))
+                lines.append(len(lines))
+            except OSError as error:
+                full = error
+    assert "receipts" in str(full)
+    append(path, json.dumps({"number": -1}))
+    assert [json.loads(line)["number"] for line in path.read_text("utf-8").splitlines()] == [*lines, -1]

@@ -14,11 +14,11 @@ pytest.importorskip("flwr", reason="needs the extra flower")
 
 from flower_kit import free_address
 
-from trustformer.errors import TrustformerError
+from trustformer.errors import ConfigError, TrustformerError
 from trustformer.flower import conversation
 from trustformer.flower.conversation import Conversation
 from trustformer.flower.keys import make_node_key, make_tls
-from trustformer.flower.node import LostError, Node
+from trustformer.flower.node import BundleError, LostError, Node
 from trustformer.flower.superlink import SuperLink
 
 
@@ -112,3 +112,28 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path, monkeypatch: pytest.Monke
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(TrustformerError, match=f"cannot listen on {address}: Address already in use"):
             SuperLink(tmp_path / "superlink", address, tmp_path / "tls", {}).start()
+
+
+def test_a_strangers_bundle_in_the_middle_of_a_request_is_refused_and_the_answer_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pauses: list[float]
+) -> None:
+    node, said, came = _node(tmp_path, "127.0.0.1:1"), [], iter([BundleError("run 7 brings another"), None])
+
+    def receive() -> None:
+        one = next(came, LostError("gone"))
+        if one is not None:
+            raise one
+
+    monkeypatch.setattr(node, "receive", receive)
+    with pytest.raises(LostError, match="gone"):
+        Conversation(node, 100.0, said.append)._wait(100.0)
+    assert said == ["refused: run 7 brings another"]
+
+
+def test_a_damaged_certificate_is_named_before_anything_is_asked(tmp_path: Path) -> None:
+    make_tls(tmp_path / "tls", ["127.0.0.1"])
+    make_node_key(tmp_path / "node.key", tmp_path / "node.pub")
+    for damaged in (b"", b"\xff\xfe", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"):
+        (tmp_path / "ca.crt").write_bytes(damaged)
+        with pytest.raises(ConfigError, match="TLS file"):
+            Node("127.0.0.1:1", tmp_path / "ca.crt", tmp_path / "node.key", "0" * 64, tmp_path / "node.id", 2**20)

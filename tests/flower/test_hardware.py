@@ -236,3 +236,30 @@ def test_from_the_command_line_to_the_last_round(
         state = json.loads((fed.fed / f"client-{client}" / "state" / "attestation.json").read_text("utf-8"))
         seen = {(record["kind"], record["decision"]) for record in state["verifications"]}
         assert seen == {("gramine-dcap", "accepted")}
+
+
+def test_text_of_clients_is_not_taken_into_a_federation(tmp_path: Path, settings: list[str]) -> None:
+    plain = [value for value in settings if not value.startswith(("data.", "clients."))]
+    config = load_config(None, [*plain, "data.source=folder", 'clients.folders=["a", "b"]', "tokenizer.file=x.model"])
+    with pytest.raises(ConfigError, match="would come to each other") as refused:
+        init_federation(tmp_path / "fed", config, "127.0.0.1:1", HostConfig())
+    assert "node.toml" in refused.value.hint
+    assert not (tmp_path / "fed").exists()
+
+
+@pytest.mark.parametrize(
+    "value", ["clients.participation=0.5", "clients.late=0.1", "clients.duplicate=0.1", "record_messages=true"]
+)
+def test_what_a_run_plays_is_not_taken_into_a_federation(tmp_path: Path, settings: list[str], value: str) -> None:
+    with pytest.raises(ConfigError, match=value.partition("=")[0]):
+        init_federation(tmp_path / "fed", load_config(None, [*settings, value]), "127.0.0.1:1", HostConfig())
+    assert not (tmp_path / "fed").exists()
+
+
+@pytest.mark.parametrize("port", ["65536", "94430", "99999", "123456", ""])
+def test_a_port_that_is_none_is_refused(port: str, tmp_path: Path) -> None:
+    (tmp_path / "host.toml").write_text(f'listen = "0.0.0.0:{port}"\n', "utf-8")
+    with pytest.raises(ConfigError, match="listen"):
+        HostConfig.load(tmp_path / "host.toml")
+    (tmp_path / "host.toml").write_text('listen = "0.0.0.0:65535"\n', "utf-8")
+    assert HostConfig.load(tmp_path / "host.toml").listen == "0.0.0.0:65535"

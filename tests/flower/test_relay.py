@@ -101,6 +101,27 @@ def test_a_straggler_past_the_deadline_is_late_and_loses_nothing(
     check_against_run(fed.fed, tiny_run, tmp_path / "run")
 
 
+def test_a_client_back_too_late_to_catch_up_ends_with_the_common_model_of_one_that_joins_again(
+    tmp_path: Path, settings: list[str], mini_model: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = ["rounds=2", "clients.max_lag=1", "train.cooldown=1"]
+    config = load_config(None, [*settings, *values])
+    init_federation(tmp_path / "fed", config, "127.0.0.1:1", HostConfig(deadline=DEADLINE, probe=60.0))
+    fed = Threaded(tmp_path / "fed", Wire(), monkeypatch)
+    fed.start("0", "1")
+    for number in (1, 2, 3):
+        done = 2 * number
+        fed.until(lambda done=done: [p.note for _, p in fed.wire.sent if p.kind == "done"].count("accepted") == done)
+        fed.skip(DEADLINE)
+    fed.until(lambda: fed.said.has("finished", "round 3 of 3"))
+    fed.until(lambda: {c for c, p in fed.wire.sent if p.note == "finished"} == {"0", "1"})
+    fed.start("2", "0")
+    fed.until(lambda: ("2", "finished") in [(c, p.note) for c, p in fed.wire.sent])
+    assert fed.said.has("client 2 is 3 rounds behind: taking the dense common model")
+    assert len({result["common_digest"] for result in results(fed.fed).values()}) == 1
+    fed.wire.cut = True
+
+
 def test_every_answer_twice_counts_once(made: Make, tiny_run: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     fed = made()
     fed.wire.copies = 2

@@ -305,3 +305,9 @@ def test_the_gain_never_lifts_an_entry_over_what_may_travel() -> None:
     x["w"][::2] = 31.9
     x["w"][::4, ::3] = -31.9
     assert np.abs(coded(x, 16, 2)["w"]).max() <= 32.0 * (1 + 2**-9)
+
+
+def test_entries_too_small_for_a_scale_are_as_zero() -> None:
+    values = np.zeros((100, 100), np.float32)
+    values[3, 4] = 1.5e-45
+    assert not coded({"t": values}, 4, 16)["t"].any()

@@ -37,6 +37,16 @@ def put(temporary: Path, path: Path) -> None:
         os.close(folder)
 
 
+def sync(folder: Path) -> None:
+    """Have all files of a folder on the disk, and the folder itself; raises `OSError`."""
+    for path in (*folder.rglob("*"), folder):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
 def write_atomic(path: Path, data: bytes) -> None:
     """Replace a file: after a crash it is the old one or the new one, never a part.
 

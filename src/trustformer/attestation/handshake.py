@@ -32,31 +32,6 @@ NO_HASH = bytes(32)
 MAX_RECORD_BYTES = 4 * (MAX_QUOTE_BYTES + MAX_COLLATERAL_BYTES)
 
 
-def report_data(
-    *,
-    suite: str | bytes,
-    run_id: bytes,
-    boot_id: bytes,
-    pk_e: bytes,
-    vk_e: bytes,
-    cfg: bytes,
-    client_id: str | bytes,
-    nonce: bytes,
-) -> bytes:
-    """Return the 64 bytes of report data for one client's handshake; see `evidence.Binding`."""
-    binding = Binding(
-        suite=suite,
-        run_id=run_id,
-        boot_id=boot_id,
-        pk_e=pk_e,
-        vk_e=vk_e,
-        cfg=cfg,
-        client_id=client_id,
-        nonce=nonce,
-    )
-    return binding.report_data()
-
-
 class VerificationRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One appraisal, complete enough for somebody else to repeat it offline.
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import gzip
 import io
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from trustformer.attestation.files import sync
 from trustformer.data.corpus import Corpus, Pair, load_tsv
 from trustformer.data.progress import blocks
 from trustformer.errors import ConfigError, DataError, TrustformerError
@@ -76,10 +76,7 @@ def whole_folder(folder: Path, mode: int = 0o700) -> Iterator[Path]:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         yield temporary
-        for path in temporary.rglob("*"):
-            if path.is_file():
-                with open(path, "rb") as file:
-                    os.fsync(file.fileno())
+        sync(temporary)
         temporary.chmod(mode)
         temporary.replace(folder)  # replaces an empty folder, refuses any other
     except OSError as error:

@@ -79,7 +79,7 @@ class Enclave:
         config, norm = self._config, self._config.max_norm_milli / 1e3
         self._mean: WeightedMean | TrimmedMean
         if config.rule == "trimmed_mean":
-            self._mean = TrimmedMean(config.upload, config.trim_ppm / 1e6, norm)
+            self._mean = TrimmedMean(config.upload, config.trim_ppm, norm)
         elif config.rule == "private_mean":
             self._mean = PrivateMean(config.upload, config.expected_milli / 1e3, config.noise_micro / 1e6, norm)
         else:

@@ -152,6 +152,8 @@ def _rounds(chain: Chain, terms: RunConfig, due: int, receipts: Sequence[Receipt
         report.notes.append(
             f"none of these clients met what closed {_list(chain.relayed)}: what they met vouches for it"
         )
+    if reset := [number for number, manifest in chain.manifests.items() if manifest.residual_reset]:
+        report.notes.append(f"the enclave had lost its state before {_list(reset)}: s of its last answer was lost")
     if chain.length < due:
         chain.problems.append(f"{due - chain.length} of the {due} that clients know to be closed are missing")
     elif chain.length < newest:

@@ -59,7 +59,7 @@ def read_chain(folder: Path, terms: RunConfig, quotes: Quotes, told: Mapping[tup
     chain, previous = Chain(), NO_HASH
     limit = MAX_MESSAGE + sealed_length(body_size(terms.answer) + 1024)
     known = {client for client, _ in terms.roster}
-    files = sorted(folder.glob("round-*.sealed"))
+    files = sorted(folder.glob("round-*.sealed"), key=lambda file: (len(file.name), file.name))
     chain.length = len(files)
     if chain.length > terms.rounds:
         chain.problems.append(f"there are {chain.length} where {terms.rounds} were agreed")

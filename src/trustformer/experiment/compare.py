@@ -136,7 +136,7 @@ def execute(jobs: Sequence[Job], parallel: int, reporter: Reporter) -> list[dict
             for job in running:
                 reporter.progress(job.name, _rounds_done(job), job.rounds, "rounds")
             reporter.overall(sum(min(_rounds_done(job), job.rounds) for job in jobs), sum(job.rounds for job in jobs))
-    except KeyboardInterrupt:
+    except BaseException:
         for job in running:
             _stop(job)
         raise

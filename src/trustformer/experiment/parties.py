@@ -25,7 +25,7 @@ from trustformer.experiment.terms import Shared, agreed_terms
 from trustformer.federation.channel import Channel
 from trustformer.federation.client import Client, Trainer
 from trustformer.federation.host import Host
-from trustformer.federation.ledger import Ledger, whole_lines
+from trustformer.federation.ledger import Ledger, append, whole_lines
 from trustformer.federation.remote import RemoteEnclave
 from trustformer.federation.store import ClientStore
 from trustformer.federation.tap import Tap, TappedChannel, TappedLink
@@ -73,9 +73,7 @@ class RunJournal:
         self._add("receipt", client_id, signed)
 
     def _add(self, name: str, client_id: str, signed: bytes) -> None:
-        line = json.dumps({"client": client_id, name: base64.b64encode(signed).decode()})
-        with open(self._path(name), "a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        append(self._path(name), json.dumps({"client": client_id, name: base64.b64encode(signed).decode()}))
 
     def _path(self, name: str) -> Path:
         return self._directory.path / f"{name}s.jsonl"
@@ -100,7 +98,7 @@ def connect(
         attester = simulated_root(directory)
         enclave = _enclave(config, terms, directory, attester)
         process = enclave if isinstance(enclave, RemoteEnclave) else None
-        host = Host(enclave, directory.path / "host", ledger)
+        host = Host(enclave, directory.path / "host", ledger, max_lag=config.clients.max_lag)
         tap = Tap(directory.path / "messages", ledger) if config.record_messages else None
         channel_of = _channels(terms, identities, host, directory, attester, ledger, tap)
     with ExitStack() as undo:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError
 
+from trustformer.attestation.files import sync
 from trustformer.codec.weights import Weights, weights_digest
 from trustformer.data.corpus import Pair
 from trustformer.errors import TrustformerError
@@ -34,9 +35,11 @@ def save_models(config: Config, prepared: Prepared, clients: Sequence[Client], d
     try:
         folder.mkdir(exist_ok=True)
         save_model(merged(prepared.model), folder)
+        prepared.tokenizer.save(folder)
+        sync(folder)  # result.json says for good that it is there
         if config.model.lora_rank:  # a client's own adapters are read with what they were trained on
             save_model(merged(prepared.model, adapted=False), directory.path / "base")
-        prepared.tokenizer.save(folder)
+            sync(directory.path / "base")
     except (OSError, SafetensorError) as error:
         raise TrustformerError(
             f"{folder} cannot be written: {error}", "free space, then go on: --resume, or the same serve or join"

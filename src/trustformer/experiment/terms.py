@@ -73,6 +73,11 @@ def agreed_terms(
                 f"{directory.path}: data, tokenizer or model are not those this run began with",
                 "restore the files, or start a new run",
             )
+        if (codec.upload, codec.answer) != (terms.upload, terms.answer):
+            raise ConfigError(
+                f"{directory.path}: its terms describe other messages than this version makes",
+                "go on with the version that it began with, or start a new run",
+            )
         return terms
     roster = {client: identity.public for client, identity in identities.items()}
     common = codec.at(config.seed, 1).digest(prepared.common)

@@ -128,6 +128,11 @@ class Channel:
         self._welcome: Welcome | None = None
 
     @property
+    def greeted(self) -> bool:
+        """Whether the enclave has been verified since this channel was made."""
+        return self._welcome is not None
+
+    @property
     def welcome(self) -> Welcome:
         """The enclave's last welcome; raises `ProtocolError` before the first."""
         if self._welcome is None:

@@ -20,6 +20,9 @@ from trustformer.federation.connection import MAX_BODY, EnclaveConnection
 from trustformer.federation.ledger import Ledger, named
 from trustformer.message import Reader, enc
 
+_BETWEEN = 2
+"""Rounds that may be closed between a client's hello and its request for those it missed."""
+
 
 class Host:
     """Relays to one enclave and keeps manifests and sealed aggregates for clients that missed them.
@@ -28,6 +31,7 @@ class Host:
         enclave: answers requests, in this process or in one of its own.
         folder: where each round's manifest and sealed aggregate are kept, for catch-up and audit.
         ledger: counts every message.
+        max_lag: most rounds that a client catches up one by one.
         collateral: gives the collateral of a quote that comes without: an enclave has no network.
     """
 
@@ -37,10 +41,12 @@ class Host:
         folder: Path,
         ledger: Ledger,
         *,
+        max_lag: int,
         collateral: Callable[[bytes], bytes] | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._enclave, self._folder, self._ledger, self._collateral = enclave, folder, ledger, collateral
+        self._most = max_lag + _BETWEEN
         self.seconds = 0.0
 
     @property
@@ -113,6 +119,7 @@ class Host:
 
         Raises:
             MessageError: `after` is not the round that the signed request names: it says how much is attached.
+            RoundsGoneError: they are more than a client catches up, and than this machine's memory is for.
         """
         signed = Sync.from_bytes(split_signed(request, "sync")[0]).round
         if after != signed:
@@ -120,6 +127,8 @@ class Host:
                 f"sync: comes as for the rounds after {after}, but is signed for those after {signed}",
                 "send the round of the signed request beside it",
             )
+        if self.round - after > self._most:
+            raise RoundsGoneError(f"{self.round - after} rounds are more than are given at once", "take a dense G")
         synced = self._enclave.sync(request)
         kept = []
         for number in range(after + 1, self.round + 1):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -42,9 +43,8 @@ class Ledger:
     def add(self, client: str, direction: Direction, kind: str, size: int) -> None:
         """Count one message of `size` bytes in the current round; raises `OSError` naming the file."""
         entry = Entry(self.round, client, direction, kind, size)
+        append(self._path, json.dumps(vars(entry)))
         self.entries.append(entry)
-        with named(self._path), open(self._path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(vars(entry)) + "\n")
 
     def total(self, direction: Direction, rounds: Iterable[int] | None = None) -> dict[str, int]:
         """Bytes by client in one direction, of all rounds or of some."""
@@ -74,6 +74,16 @@ def named(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def append(path: Path, line: str) -> None:
+    """Add a line to a file, whole or not at all; raises `OSError` naming the file."""
+    data = line.encode() + b"\n"
+    with named(path), open(path, "ab", buffering=0) as file:
+        end = file.tell()
+        if file.write(data) != len(data):  # the disk became full on the way
+            file.truncate(end)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def whole_lines(path: Path) -> list[bytes]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from trustformer.enclave.protocol import NO_HASH, Manifest
 from trustformer.federation.channel import Channel, Position
 from trustformer.federation.host import Host, Link
-from trustformer.federation.ledger import Direction, Ledger, whole_lines
+from trustformer.federation.ledger import Direction, Ledger, append, named, whole_lines
 from trustformer.message import Aggregate, Update
 
 _NOTE = """\
@@ -57,8 +57,7 @@ class Tap:
             "seconds": round(time.monotonic() - self._started, 4),
             "file": name,
         }
-        with open(self._index, "a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+        append(self._index, json.dumps(entry))
         self._count += 1
 
     def opened(self, name: str, data: bytes) -> None:
@@ -101,5 +100,6 @@ class TappedChannel(Channel):
 
 def _replace(path: Path, data: bytes) -> None:
     temporary = path.with_name(path.name + ".new")
-    temporary.write_bytes(data)
+    with named(temporary):
+        temporary.write_bytes(data)
     os.replace(temporary, path)

@@ -72,8 +72,6 @@ class Conversation:
                 if self._command.kind in COMMANDS:
                     return self._command
                 self._busy()
-            except BundleError as error:
-                self._note(f"refused: {error.message}")
             except _SilentError:  # this client's part is done, and others are still at theirs
                 continue
             except LostError as error:
@@ -156,7 +154,11 @@ class Conversation:
     def _wait(self, seconds: float) -> Message:
         deadline, pause = time.monotonic() + seconds, POLL[0]
         while time.monotonic() < deadline:
-            message = self._node.receive()
+            try:
+                message = self._node.receive()
+            except BundleError as error:  # a stranger's run: it is refused, and what goes on goes on
+                self._note(f"refused: {error.message}")
+                continue
             if message is not None:
                 return message
             time.sleep(pause)

@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from trustformer.attestation.files import sync
 from trustformer.attestation.policy import Policy
 from trustformer.codec.weights import Weights, specs_of, weights_digest
 from trustformer.data.folder import load_folder
@@ -169,6 +170,8 @@ class Member:
     def _obey(self, command: Parcel) -> bool:
         """Do what the host asks; return whether the run is over."""
         if command.kind == "sponsor":
+            if not self._client.channel.greeted:
+                self._greet()
             self._line.done("", self._client.share_common(command.body))
             return False
         if command.kind == "finish":
@@ -188,7 +191,10 @@ class Member:
             raise ProtocolError(f"the host asks for round {number}, the enclave is at another")
         report = partial(self._report, number)
         trains = self._trains(number)
-        self._client.train(number, epochs=trains, report=report)
+        try:
+            self._client.train(number, epochs=trains, report=report)
+        except MessageError as error:  # weights that cannot be coded: asked again it would train to the same
+            raise TrustformerError(error.message, error.hint) from None
         self._line.trained = self._client.state.trained
         status = self._client.contribute()
         what = f"loss {self._client.state.loss:.3f}" if trains else "exchange only"
@@ -222,6 +228,7 @@ class Member:
             folder.mkdir(exist_ok=True)
             save_model(merged(self._model), folder)
             self._tokenizer.save(folder)
+            sync(folder)  # result.json says for good that it is there
         except (OSError, SafetensorError) as error:
             raise TrustformerError(f"{folder} cannot be written: {error}", "free space and join again") from None
         result = {

@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
+from cryptography.x509 import load_pem_x509_certificates
 from flwr.app import Message
 from flwr.common.constant import HEARTBEAT_MAX_INTERVAL, HEARTBEAT_MIN_INTERVAL
 from flwr.proto.fleet_pb2 import ActivateNodeRequest, DeactivateNodeRequest, PullMessagesRequest, PushMessagesRequest
@@ -74,6 +75,7 @@ class Node:
     ) -> None:
         try:
             self._ca = ca.read_bytes()
+            load_pem_x509_certificates(self._ca)
             private = load_ssh_private_key(key.read_bytes(), None)
         except (OSError, ValueError) as error:
             raise ConfigError(f"the node's TLS file or key cannot be read: {error}") from None
@@ -102,7 +104,7 @@ class Node:
                 with suppress(httpx.HTTPStatusError, ValueError):
                     client.DeactivateNode(DeactivateNodeRequest(node_id=int(self._memo.read_text("utf-8"))))
             self._node = NodeProto(node_id=client.ActivateNode(request).node_id)
-        except httpx.HTTPError as error:
+        except _FAULTS as error:
             client.close()
             raise LostError(f"no connection to {self._superlink}: {_why(error)}") from None
         temporary = self._memo.with_suffix(".new")

@@ -11,6 +11,7 @@ import httpx
 from trustformer.attestation.simulated import SimulatedAttester
 from trustformer.enclave.config import RunConfig
 from trustformer.errors import ConfigError, TrustformerError
+from trustformer.experiment.config import load_config
 from trustformer.experiment.record import RunDirectory
 from trustformer.experiment.reporter import Reporter
 from trustformer.federation.attached import AttachedEnclave
@@ -45,7 +46,8 @@ def serve(folder: Path, reporter: Reporter) -> None:
         enclave = _enclave(folder, terms, settings, reporter.note)
         try:
             ledger = Ledger(folder / "ledger.jsonl")
-            host = Host(enclave, folder / "released", ledger, collateral=collateral)
+            max_lag = load_config(folder / "config.toml").clients.max_lag
+            host = Host(enclave, folder / "released", ledger, max_lag=max_lag, collateral=collateral)
             record = Record(directory, clients, ledger)
             reporter.note(
                 f"run {terms.run_id.hex()}: {len(clients)} clients, {terms.rounds} rounds, round {record.last} done"

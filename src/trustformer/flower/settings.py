@@ -13,8 +13,9 @@ from msgspec import Meta, Struct
 from trustformer.errors import ConfigError
 from trustformer.experiment.toml import write_toml
 
-Address = Annotated[str, Meta(pattern=r"^.+:[0-9]{1,5}$")]
-Elsewhere = Annotated[str, Meta(pattern=r"^(.+:[0-9]{1,5})?$")]
+_PORT = r"([0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+Address = Annotated[str, Meta(pattern=f"^.+:{_PORT}$")]
+Elsewhere = Annotated[str, Meta(pattern=f"^(.+:{_PORT})?$")]
 Seconds = Annotated[float, Meta(gt=0, le=1e7)]
 
 

@@ -65,6 +65,7 @@ def init_federation(
         ConfigError, DataError: a config that cannot be deployed, or data that cannot be read.
     """
     check_free(folder)
+    _check(config)
     hardware = None if policy is None else _hardware_policy(policy)
     prepared = prepare(config)
     if prepared.method.codec is None:
@@ -73,6 +74,21 @@ def init_federation(
         raise ConfigError("a deployment trains translation without noise or adapters so far", "use trustformer run")
     with whole_folder(folder) as temporary:
         return _write(temporary, folder, config, prepared, prepared.method.codec, address, host, hardware)
+
+
+def _check(config: Config) -> None:
+    """Refuse settings that only a run on one machine can keep to."""
+    if config.clients.folders:
+        raise ConfigError(
+            "clients.folders: a federation is made without its clients' text, which would come to each other",
+            "give clients.count and public text; each owner puts a folder of trustformer prepare into its node.toml",
+        )
+    plain = Config()
+    for name in ("participation", "late", "duplicate", "cohorts"):
+        if getattr(config.clients, name) != getattr(plain.clients, name):
+            raise ConfigError(f"clients.{name} plays what happens by itself between machines", "leave it out")
+    if config.record_messages:
+        raise ConfigError("record_messages keeps what one machine sees of all clients", "use trustformer run")
 
 
 def _hardware_policy(path: Path) -> bytes:

@@ -164,10 +164,12 @@ class Switchboard:
         if sent == line.probe:
             line.probe = ""
         self._record.heard(line.client, parcel.round)
-        if sent in self._asked:
+        if parcel.kind in ("hello", "upload", "sync"):
+            answered = self._answer(line, parcel)
+            if sent in self._asked:  # a sponsor that was started again verifies the enclave first
+                self._asked[answered] = self._asked.pop(sent)
+        elif sent in self._asked:
             self._sponsored(sent, line, parcel)
-        elif parcel.kind in ("hello", "upload", "sync"):
-            self._answer(line, parcel)
         elif parcel.kind == "common":
             self._find_sponsor(line, parcel)
         elif parcel.kind in ("done", "failed"):
@@ -190,7 +192,8 @@ class Switchboard:
         if line.failures == 1 or line.failures % 10 == 0:
             self._note(f"client {line.client} failed with {parcel.note[:60]!r}; it is asked again")
 
-    def _answer(self, line: Line, parcel: Parcel) -> None:
+    def _answer(self, line: Line, parcel: Parcel) -> str:
+        """Pass a request to the enclave; return the id of the message with its answer."""
         try:
             if parcel.kind == "hello":
                 body = line.link.hello(parcel.body)
@@ -207,7 +210,7 @@ class Switchboard:
             self._complaint = error.message
             lost = isinstance(error, EnclaveLostError)
             answer = _error(error if lost else ProtocolError(error.message, error.hint), parcel.call)
-        self._send(line, answer)
+        return self._send(line, answer)
 
     # ---- the dense common model, from one client to another ----
 

@@ -138,7 +138,7 @@ def _encode_codebook(
     codes = nearest(X_ND, kmeans(X_ND, n_clusters, rng, nearest))
     C_KD, counts_K = cluster_means(X_ND, codes, n_clusters)
     kept = float((counts_K * np.einsum("kd,kd->k", C_KD, C_KD, dtype=np.float64)).sum())
-    if kept > 0:
+    if kept > 0 and scale > 0:  # energy of subnormal entries alone has none
         room = MAX_ABS / (float(scale) * float(np.abs(C_KD).max()))
         scale *= np.float32(min((entries / kept) ** 0.5, _MAX_GAIN, max(room, 1.0)))
     return scale.tobytes() + C_KD.astype("<f2").tobytes() + _pack(codes, bits)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Russian inflection by rule, for the words of the toy corpus.
 
-A declined word is a tuple of six forms in the order of CASES. Accusatives are those of inanimate words;
+A declined word is a tuple of six forms in the order of the numbers below. Accusatives are those of inanimate words;
 `animate` puts the genitive in their place. Stress is not written, so where an ending depends on it the caller
 says that the ending is stressed.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-CASES = ("nom", "gen", "dat", "acc", "ins", "prep")
 NOM, GEN, DAT, ACC, INS, PREP = range(6)
 
 Forms = tuple[str, str, str, str, str, str]
