@@ -149,7 +149,7 @@ def test_45_a_dropped_client_sees_that_it_was_left_out(party: Party, tapped: Tap
                 raise OSError("lost on the way")
             return super().upload(request)
 
-    host = Dropping(tapped, party.folder / "host", Ledger(party.folder / "ledger.jsonl"))
+    host = Dropping(tapped, party.folder / "host", Ledger(party.folder / "ledger.jsonl"), max_lag=8)
     players = party.players(host)
     updates = {client: player.update(drift(index)) for index, (client, player) in enumerate(players.items())}
     for client, player in players.items():
