@@ -55,8 +55,16 @@ class Claims:
         return asdict(self) | times | {"advisories": list(self.advisories)}
 
 
-def read_claims(quote: Quote, verified: dict[str, Any], *, dated: list[Dated], fmspc: str, root_sha256: str) -> Claims:
-    """Put our reading of the quote and dcap-qvl's claims together.
+def read_claims(
+    quote: Quote,
+    verified: dict[str, Any],
+    *,
+    dated: list[Dated],
+    fmspc: str,
+    statuses: tuple[str, str] | None,
+    root_sha256: str,
+) -> Claims:
+    """Put our reading of the quote and dcap-qvl's claims together; `statuses`: of platform and quoting enclave.
 
     Raises:
         ValueError, KeyError, TypeError: the two do not agree, so neither is to be believed.
@@ -65,6 +73,8 @@ def read_claims(quote: Quote, verified: dict[str, Any], *, dated: list[Dated], f
     pck, level, qe = verified["platform"]["pck"], verified["platform"]["tcb_level"], verified["qe"]
     if bytes(pck["fmspc"]).hex() != fmspc:
         raise ValueError("FMSPC")
+    if statuses is not None and statuses != (level["tcbStatus"], qe["tcb_level"]["tcbStatus"]):
+        raise ValueError("TCB status")
     numbers = (verified["tcb"]["eval_data_number"], qe["tcb_eval_data_number"])
     return Claims(
         tee="SGX" if quote.tee_type == TEE_SGX else "TDX",

@@ -17,11 +17,11 @@ import dcap_qvl
 
 from trustformer.attestation.bundle import Collateral, Dated, dated_certificates, parse_collateral
 from trustformer.attestation.claims import Claims, read_claims
-from trustformer.attestation.diagnosis import diagnose
+from trustformer.attestation.diagnosis import diagnose, platform_status, quoting_enclave_status
 from trustformer.attestation.errors import BadQuote, Refusal
 from trustformer.attestation.parsing import Certificate, Malformed, parse_chain
 from trustformer.attestation.pck import Pck, parse_pck
-from trustformer.attestation.quote import Quote, parse_quote
+from trustformer.attestation.quote import Quote, parse_quote, parse_report
 
 INTEL_ROOT_SHA256 = "44a0196b2b99f889b8e149e95b807a350e7424964399e885a7cbb8ccfab674d3"
 """SHA-256 of the DER of the "Intel SGX Root CA", valid 2018-05-21 to 2049-12-31."""
@@ -45,6 +45,13 @@ class Parsed:
         """The certificate with this fingerprint, if the evidence carries it."""
         carried = self.chain + self.collateral.certificates
         return next((one for one in carried if fingerprint(one.der) == sha256), None)
+
+    def statuses(self) -> tuple[str, str] | None:
+        """What the collateral says of platform and quoting enclave; None of other TEEs, which no policy accepts."""
+        by, collateral = self.quote.signed_by, self.collateral
+        if by is None:
+            return None
+        return platform_status(collateral, self.pck), quoting_enclave_status(parse_report(by.qe_report), collateral)
 
     def dated(self) -> list[Dated]:
         """Everything the verification depends on that expires."""
@@ -158,7 +165,11 @@ def _verify_under(parsed: Parsed, root: Certificate, now: int) -> Claims:
         raise BadQuote(message, got=answer, expected="a quote that verifies")
     try:
         return read_claims(
-            parsed.quote, verified, dated=parsed.dated(), fmspc=parsed.pck.fmspc, root_sha256=fingerprint(root.der)
+            *(parsed.quote, verified),
+            dated=parsed.dated(),
+            fmspc=parsed.pck.fmspc,
+            statuses=parsed.statuses(),
+            root_sha256=fingerprint(root.der),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise BadQuote("the two readings of the quote do not agree", got=str(error)[:120]) from error

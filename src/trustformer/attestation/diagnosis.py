@@ -37,7 +37,7 @@ from trustformer.attestation.errors import (
 )
 from trustformer.attestation.parsing import Certificate, show_time
 from trustformer.attestation.pck import Pck
-from trustformer.attestation.quote import FLAG_DEBUG, SIGNED_BYTES, Quote, SignatureData, parse_report
+from trustformer.attestation.quote import FLAG_DEBUG, SIGNED_BYTES, Quote, Report, SignatureData, parse_report
 
 CLOCK_HINT = "or the clock of this machine is wrong"
 REVOKED_HINT = "do not use this machine; ask its operator"
@@ -97,14 +97,23 @@ def dates(items: list[Dated], now: int) -> Iterator[Refusal]:
 
 
 def _chain_holds(chain: tuple[Certificate, ...], root: Certificate) -> bool:
-    """Whether each certificate is issued by the next and the last is, or is issued by, the root."""
+    """Whether each certificate is issued by the next, a CA, and the last is, or is issued by, the root."""
     links = itertools.pairwise(chain)
     top = chain[-1]
-    return all(one.is_signed_by(issuer) for one, issuer in links) and (top.der == root.der or top.is_signed_by(root))
+    issued = all(issuer.is_ca and one.is_signed_by(issuer) for one, issuer in links)
+    return issued and root.is_ca and (top.der == root.der or top.is_signed_by(root))
+
+
+def _speaks_for_intel(chain: tuple[Certificate, ...], root: Certificate) -> bool:
+    """Whether a chain is that of a TCB signer: the root issues these itself, and machines' certificates never.
+
+    Without it the key of any one machine could sign its own TCB info; dcap-qvl 0.7 does not ask.
+    """
+    return _chain_holds(chain, root) and chain[0].is_signed_by(root) and not chain[0].is_ca
 
 
 def _pck_chain(chain: tuple[Certificate, ...], root: Certificate) -> Iterator[Refusal]:
-    if not _chain_holds(chain, root):
+    if not _chain_holds(chain, root) or chain[0].is_ca:
         yield BadQuote(
             "the quote's certificate chain does not end at the pinned root",
             "the machine that made this quote is not vouched for by the root the policy pins",
@@ -124,11 +133,11 @@ def _collateral_signatures(
     )
     steps: list[tuple[str, Callable[[], bool]]] = [
         ("the root's revocation list", lambda: collateral.root_crl.is_signed_by(root)),
-        ("the chain of the PCK revocation list", lambda: _chain_holds(collateral.pck_crl_chain, root)),
+        ("the chain of the PCK revocation list", lambda: issuer.is_ca and _chain_holds(collateral.pck_crl_chain, root)),
         ("the PCK revocation list", lambda: collateral.pck_crl.is_signed_by(issuer)),
-        ("the chain of the TCB info", lambda: _chain_holds(collateral.tcb_chain, root)),
+        ("the chain of the TCB info", lambda: _speaks_for_intel(collateral.tcb_chain, root)),
         ("the TCB info", lambda: _signed(*statements[0])),
-        ("the chain of the QE identity", lambda: _chain_holds(collateral.qe_chain, root)),
+        ("the chain of the QE identity", lambda: _speaks_for_intel(collateral.qe_chain, root)),
         ("the QE identity", lambda: _signed(*statements[1])),
         ("the PCK revocation list (of another CA)", lambda: chain[0].is_signed_by(issuer)),
     ]
@@ -213,8 +222,13 @@ def _quoting_enclave(by: SignatureData, collateral: Collateral) -> Iterator[Refu
             got=f"MRSIGNER {report.mrsigner.hex()}, ISVPRODID {report.isv_prod_id}, flags {report.flags:#x}",
             expected=f"MRSIGNER {identity.mrsigner.lower()}, ISVPRODID {identity.isvprodid}, no debug",
         )
-    reached = [level for level in identity.tcbLevels if report.isv_svn >= level.tcb.isvsvn]
-    yield from _level("quoting enclave", f"ISVSVN {report.isv_svn}", reached[0].tcbStatus if reached else "")
+    yield from _level("quoting enclave", f"ISVSVN {report.isv_svn}", quoting_enclave_status(report, collateral))
+
+
+def quoting_enclave_status(report: Report, collateral: Collateral) -> str:
+    """Status of the first level that the quoting enclave reaches; empty for none."""
+    levels = collateral.qe_identity.tcbLevels
+    return next((level.tcbStatus for level in levels if report.isv_svn >= level.tcb.isvsvn), "")
 
 
 def _masked(mask: str, want: str, got: bytes) -> bool:
@@ -223,14 +237,19 @@ def _masked(mask: str, want: str, got: bytes) -> bool:
 
 
 def _platform_level(collateral: Collateral, platform: Pck) -> Iterator[Refusal]:
+    yield from _level("platform", f"CPUSVN {platform.cpu_svn.hex()}", platform_status(collateral, platform))
+
+
+def platform_status(collateral: Collateral, platform: Pck) -> str:
+    """Status of the first level that the platform reaches; empty for none."""
+
     def reached(level: PlatformLevel) -> bool:
         least = [component.svn for component in level.tcb.sgxtcbcomponents]
         return platform.pce_svn >= level.tcb.pcesvn and all(
             have >= need for have, need in zip(platform.cpu_svn, least, strict=True)
         )
 
-    status = next((level.tcbStatus for level in collateral.tcb_info.tcbLevels if reached(level)), "")
-    yield from _level("platform", f"CPUSVN {platform.cpu_svn.hex()}", status)
+    return next((level.tcbStatus for level in collateral.tcb_info.tcbLevels if reached(level)), "")
 
 
 def _level(what: str, got: str, status: str) -> Iterator[Refusal]:

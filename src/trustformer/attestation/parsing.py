@@ -86,6 +86,7 @@ class Certificate:
     not_before: int
     not_after: int
     public_key: ec.EllipticCurvePublicKey
+    is_ca: bool
     der: bytes
     raw: x509.Certificate
 
@@ -120,12 +121,14 @@ def _read_certificate(raw: x509.Certificate) -> Certificate:
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise ValueError("its key is not on the curve P-256")
     common = raw.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+    constraints = [one.value for one in raw.extensions if isinstance(one.value, x509.BasicConstraints)]
     return Certificate(
         name=str(common[0].value) if common else raw.subject.rfc4514_string(),
         serial=raw.serial_number,
         not_before=int(raw.not_valid_before_utc.timestamp()),
         not_after=int(raw.not_valid_after_utc.timestamp()),
         public_key=key,
+        is_ca=any(one.ca for one in constraints),
         der=raw.public_bytes(Encoding.DER),
         raw=raw,
     )
