@@ -123,6 +123,25 @@ def test_pin_replaces_measurements_and_never_lowers_a_minimum(publisher: Identit
     assert policy.ppid == ("d04ec06d4e6d92dc90d0ad3cf5ee2ddf",)
 
 
+def test_an_older_release_is_refused_unless_it_is_asked_for(
+    publisher: Identity, tmp_path: Path, cli: Callable[..., Any]
+) -> None:
+    policy, key = tmp_path / "policy.toml", publisher.public.hex()
+    releases = {}
+    for name, date, mrenclave in (("new", "2026-05-01", NEW), ("old", "2026-04-30", OLD)):
+        releases[name] = tmp_path / f"{name}.json"
+        made = msgspec.structs.replace(RELEASE, date=date, mrenclave=(mrenclave,))
+        releases[name].write_bytes(sign_release(made, publisher))
+    files = {name: ("--policy", policy, "--release", path, "--publisher", key) for name, path in releases.items()}
+    assert cli("pin", *files["new"]).code == 0
+    refused = cli("pin", *files["old"])
+    assert (refused.code, type(refused.error)) == (2, ConfigError)
+    assert read_policy_file(policy).mrenclave == (NEW,)
+    assert cli("pin", *files["new"]).code == 0  # the same again
+    assert cli("pin", *files["old"], "--older").code == 0
+    assert read_policy_file(policy).mrenclave == (OLD,)
+
+
 def test_a_refused_release_leaves_the_policy_alone(publisher: Identity, tmp_path: Path) -> None:
     path = tmp_path / "policy.toml"
     path.write_text(f'mrenclave = ["{OLD}"]\n')

@@ -18,13 +18,15 @@ from trustformer.aggregation import TrimmedMean, WeightedMean
 from trustformer.attestation.errors import Rollback
 from trustformer.attestation.simulated import SimulatedAttester
 from trustformer.enclave.config import RunConfig
-from trustformer.enclave.protocol import NO_HASH
+from trustformer.enclave.protocol import MAX_MESSAGE, NO_HASH
 from trustformer.enclave.session import Enclave
 from trustformer.enclave.state import StateStore
 from trustformer.errors import ConfigError, MessageError, NotReleasedError, ProtocolError, RoundsGoneError
+from trustformer.federation import channel
 from trustformer.federation.channel import Position
 from trustformer.federation.host import Host
-from trustformer.message import Dense, Group, Layout, TensorSpec
+from trustformer.federation.ledger import Ledger
+from trustformer.message import Dense, Group, Layout, Reader, TensorSpec
 from trustformer.vq import decode, encode
 
 Run = Callable[..., dict[str, Any]]
@@ -164,6 +166,28 @@ def test_a_repeated_old_hello_changes_nothing(tmp_path: Path) -> None:
     for index, player in enumerate(players.values()):
         assert player.channel.upload(player.update(drift(index))) == "accepted"
     host.close(2)
+
+
+@pytest.mark.parametrize(("again", "shown"), [(3600.0, [True, False, False]), (0.0, [True, True, True])])
+def test_a_boot_that_was_verified_long_ago_is_verified_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: float, shown: list[bool]
+) -> None:
+    monkeypatch.setattr(channel, "VERIFY_AGAIN", again)
+    party, evidence = Party(tmp_path), []
+
+    class Looking(Host):
+        def hello(self, request: bytes) -> bytes:
+            reply = super().hello(request)
+            reader = Reader(reply, "welcome")
+            reader.raw(limit=MAX_MESSAGE)
+            evidence.append(bool(reader.raw(limit=2 * MAX_MESSAGE)))
+            return reply
+
+    host = Looking(boot(party), party.folder / "host", Ledger(party.folder / "ledger.jsonl"), max_lag=8)
+    player = party.players(host)["c0"]
+    for _ in range(3):
+        player.hello()
+    assert evidence == shown
 
 
 # ---- combination ----

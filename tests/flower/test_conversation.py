@@ -13,13 +13,24 @@ import pytest
 pytest.importorskip("flwr", reason="needs the extra flower")
 
 from flower_kit import free_address
+from wire import message_of
 
-from trustformer.errors import ConfigError, TrustformerError
+from trustformer.errors import (
+    AttestationError,
+    ConfigError,
+    DataError,
+    ProtocolError,
+    RoundsGoneError,
+    SealError,
+    TrustformerError,
+)
 from trustformer.flower import conversation
 from trustformer.flower.conversation import Conversation
 from trustformer.flower.keys import make_node_key, make_tls
 from trustformer.flower.node import BundleError, LostError, Node
+from trustformer.flower.parcel import Parcel
 from trustformer.flower.superlink import SuperLink
+from trustformer.message import enc
 
 
 def _node(folder: Path, address: str) -> Node:
@@ -137,3 +148,26 @@ def test_a_damaged_certificate_is_named_before_anything_is_asked(tmp_path: Path)
         (tmp_path / "ca.crt").write_bytes(damaged)
         with pytest.raises(ConfigError, match="TLS file"):
             Node("127.0.0.1:1", tmp_path / "ca.crt", tmp_path / "node.key", "0" * 64, tmp_path / "node.id", 2**20)
+
+
+@pytest.mark.parametrize(
+    "kind", [AttestationError, ConfigError, DataError, TrustformerError, RoundsGoneError, SealError]
+)
+def test_what_the_host_says_is_its_word_and_no_verdict_of_the_client(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pauses: list[float], kind: type[TrustformerError]
+) -> None:
+    """A host that sends a refusal could have an owner pin what it likes."""
+    line, answers = Conversation(node := _node(tmp_path, "127.0.0.1:1"), 100.0, print), []
+    monkeypatch.setattr(node, "receive", lambda: answers.pop(0))
+    monkeypatch.setattr(node, "reply", lambda message, parcel: answers.append(message_of(told(parcel.call))))
+
+    def told(call: int) -> Parcel:
+        return Parcel("error", call=call, body=enc(kind.__name__, "MRENCLAVE is not listed", "pin another"))
+
+    answers.append(message_of(Parcel("take part", 1)))
+    line.command()
+    with pytest.raises(TrustformerError, match="the host answered: MRENCLAVE is not listed") as caught:
+        line.hello(b"hello")
+    assert caught.value.exit_code == 1
+    assert not caught.value.hint
+    assert isinstance(caught.value, kind if kind in (RoundsGoneError, SealError) else ProtocolError)

@@ -28,6 +28,15 @@ from trustformer.flower.serve import serve as serve_folder
 from trustformer.training import LocalTrainer
 
 
+def message_of(parcel: Parcel, node: int = 1, number: str = "1") -> Message:
+    """A message of the host with this parcel, as a node receives it."""
+    metadata = Metadata(
+        run_id=1, message_id=number, src_node_id=99, dst_node_id=node, reply_to_message_id="",
+        group_id="", created_at=time.time(), ttl=3600.0, message_type="train",
+    )  # fmt: skip
+    return make_message(metadata=metadata, content=parcel.to_record())
+
+
 class Wire:
     """Carries parcels between the host and the nodes, one thread each.
 
@@ -73,11 +82,7 @@ class Wire:
     def send(self, node: int, parcel: Parcel) -> str:
         with self._lock:
             self._count += 1
-            metadata = Metadata(
-                run_id=1, message_id=str(self._count), src_node_id=99, dst_node_id=node, reply_to_message_id="",
-                group_id="", created_at=time.time(), ttl=3600.0, message_type="train",
-            )  # fmt: skip
-            self._boxes[node].append(make_message(metadata=metadata, content=parcel.to_record()))
+            self._boxes[node].append(message_of(parcel, node, str(self._count)))
             return str(self._count)
 
     def replies(self, sent: Mapping[str, int]) -> list[tuple[str, Parcel | None]]:

@@ -28,6 +28,7 @@ LABEL = "tfl/1 release"
 MAX_RELEASE_BYTES = 64 * 1024
 HEX32 = re.compile(r"[0-9a-f]{64}")
 HEX64 = re.compile(r"[0-9a-f]{128}")
+_HEAD = "# release {0.version} of {0.date}, publisher {1}\n"
 
 
 class Release(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -145,17 +146,25 @@ def verify_release(data: bytes, publisher: bytes) -> Release:
     return signed.release
 
 
-def pin(policy_path: Path, release_path: Path, publisher: bytes) -> Pinned:
+def pin(policy_path: Path, release_path: Path, publisher: bytes, *, older: bool = False) -> Pinned:
     """Verify a release and merge it into a policy file, which is made if absent.
 
     The release's measurements replace the policy's, so that a withdrawn one goes away; minimums are raised,
     never lowered; accepted advisories are added; everything else stays. Comments of the file are not kept.
 
+    Args:
+        policy_path: the policy.
+        release_path: the release.
+        publisher: as of `verify_release`.
+        older: take a release that is older than the one the policy names, too.
+
     Raises:
-        BadSignature, MessageError, ConfigError: as of `verify_release`; the policy file is unchanged.
+        BadSignature, MessageError, ConfigError: as of `verify_release`, or an older release; the policy is unchanged.
     """
     release = verify_release(read_bounded(release_path, MAX_RELEASE_BYTES, "the release"), publisher)
     old = read_policy_file(policy_path) if policy_path.exists() else None
+    if old and not older:
+        _check_age(policy_path, release, publisher)
     keys = msgspec.structs.asdict(old) if old else {}
     before = tuple(keys.get("mrenclave") or ())
     least = "min_tcb_evaluation_data_number"
@@ -169,7 +178,7 @@ def pin(policy_path: Path, release_path: Path, publisher: bytes) -> Pinned:
         },
         str(policy_path),
     )
-    head = f"# release {release.version} of {release.date}, publisher {fingerprint(publisher)}\n"
+    head = _HEAD.format(release, fingerprint(publisher))
     write_atomic(policy_path, (head + merged.to_toml()).encode())
     return Pinned(
         release=release,
@@ -179,3 +188,14 @@ def pin(policy_path: Path, release_path: Path, publisher: bytes) -> Pinned:
         removed=tuple(one for one in before if one not in release.mrenclave),
         policy=merged,
     )
+
+
+def _check_age(policy_path: Path, release: Release, publisher: bytes) -> None:
+    """Refuse a release older than the last one of its publisher: whoever hands it out may want its faults back."""
+    first = policy_path.read_text("utf-8").partition("\n")[0]
+    pinned = re.fullmatch(r"# release (\S+) of (\d{4}-\d\d-\d\d), publisher ([0-9a-f]{64})", first)
+    if pinned and pinned[3] == fingerprint(publisher) and release.date < pinned[2]:
+        raise ConfigError(
+            f"release {release.version} of {release.date} is older than {pinned[1]} of {pinned[2]} in {policy_path}",
+            "get the newest release; --older takes it all the same",
+        )

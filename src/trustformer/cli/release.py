@@ -25,7 +25,8 @@ examples:
   trustformer attest pin --policy policy.toml --release release.json --publisher 3b6a27bc...
 
 The release's measurements take the place of those in the policy; minimums are raised, never lowered, and advisories
-added. While an old enclave must still be accepted, pin a release that lists its measurement too.
+added. A release older than the publisher's last one in the policy is refused. While an old enclave must still be
+accepted, pin a release that lists its measurement too.
 """
 SIGN_EXAMPLES = """\
 examples:
@@ -59,6 +60,7 @@ def add_verbs(verbs: Any, verb: Callable[..., argparse.ArgumentParser]) -> None:
     pin.add_argument("--policy", type=Path, required=True, metavar="FILE", help="made if absent")
     pin.add_argument("--release", type=Path, required=True, metavar="FILE", help="signed release file")
     pin.add_argument("--publisher", required=True, metavar="KEY", help="Ed25519 key: 64 hex digits or a file")
+    pin.add_argument("--older", action="store_true", help="take a release older than the one the policy names")
     pin.set_defaults(run=run_pin)
 
 
@@ -88,7 +90,7 @@ def run_pin(args: argparse.Namespace) -> int:
     """Merge a verified release into a policy and print what to compare by hand, in full."""
     from trustformer.attestation.release import pin
 
-    pinned = pin(args.policy, args.release, _publisher(args.publisher))
+    pinned = pin(args.policy, args.release, _publisher(args.publisher), older=args.older)
     release = pinned.release
     print(f"release      {release.version} of {release.date}")
     print(f"publisher    {pinned.key}")

@@ -101,6 +101,10 @@ class Transport(Protocol):
         ...
 
 
+VERIFY_AGAIN = 24 * 3600.0
+"""Seconds after which evidence of the same boot is asked for again: what vouches for it may have been revoked."""
+
+
 class Channel:
     """One client's conversation with one enclave.
 
@@ -126,6 +130,7 @@ class Channel:
         self.client_id, self.identity, self.config = client_id, identity, config
         self.policy, self.link, self.journal = policy, link, journal
         self._welcome: Welcome | None = None
+        self._verified_at = 0.0
 
     @property
     def greeted(self) -> bool:
@@ -146,7 +151,8 @@ class Channel:
             AttestationError: of the class of the first check that failed: nothing was sent.
             MessageError, SealError, ProtocolError: a reply that is malformed or not an answer to this hello.
         """
-        known = self._welcome.boot_id if self._welcome else NO_BOOT
+        stale = time.time() - self._verified_at >= VERIFY_AGAIN
+        known = self._welcome.boot_id if self._welcome and not stale else NO_BOOT
         hello = Hello(
             *(self.config.run_id, self.client_id, os.urandom(32), known),
             *(position.round, position.manifest_hash, position.common_digest),
@@ -159,7 +165,7 @@ class Channel:
         if welcome.nonce != hello.nonce:
             raise SealError("welcome: answers another hello")
         check_config(welcome.cfg, self.config.digest)
-        if self._welcome is None or welcome.boot_id != known:
+        if self._welcome is None or welcome.boot_id != known:  # `known` is no boot's where evidence was asked for
             self._verify(welcome, hello, evidence)
         elif (welcome.signer, welcome.recipient) != (self._welcome.signer, self._welcome.recipient):
             raise SealError("welcome: other keys for the boot that was verified")
@@ -201,6 +207,7 @@ class Channel:
                 self.journal.verification(self.client_id, refusal.record)
             raise
         self.journal.verification(self.client_id, record)
+        self._verified_at = time.time()
 
     def upload(self, update: Update) -> str:
         """Seal an update to the enclave and send it; return the receipt's status.

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from flwr.app import Message
 
-from trustformer.errors import MessageError, TrustformerError
+from trustformer.errors import EnclaveLostError, MessageError, ProtocolError, SealError, TrustformerError
 from trustformer.federation.connection import read_error
 from trustformer.flower.node import NOT_CONNECTED, BundleError, LostError, Node
 from trustformer.flower.parcel import MAX_ANSWER, Parcel
@@ -25,6 +25,8 @@ POLL = (0.02, 1.0)
 _RECONNECT = 0.5
 _SILENT = 3.0
 """Seconds that a reason not to be connected may last before it is shown: a SuperLink refuses nodes as it starts."""
+_HOSTS = (ProtocolError, SealError, MessageError, EnclaveLostError)
+"""Errors that a host can tell of; after each of them it may be asked again."""
 COMMANDS = ("take part", "finish", "sponsor")
 
 
@@ -146,7 +148,7 @@ class Conversation:
             if parcel.kind in ("answer", "error") and parcel.call == call:
                 self._open = message
                 if parcel.kind == "error":
-                    raise read_error(parcel.body)
+                    raise _answered(read_error(parcel.body))
                 return parcel.body
             self._open = message
             self._busy()
@@ -188,6 +190,12 @@ class RemoteSponsor:
         self.id, reply = reader.text(), reader.raw(limit=MAX_ANSWER)
         reader.end()
         return reply
+
+
+def _answered(error: TrustformerError) -> TrustformerError:
+    """What the host says went wrong, as its word: nothing of it is signed, and it gives no verdict for this client."""
+    kind = type(error) if isinstance(error, _HOSTS) else ProtocolError
+    return kind(f"the host answered: {error.message}")
 
 
 def _parcel(message: Message) -> Parcel:
