@@ -30,9 +30,10 @@ make_root() {
         cp "$SOURCE/$file" "$ROOT/site/trustformer/$file"
     done
     cp "$PYTHON" "$ROOT/python3.11"
-    cp -R "$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')" "$ROOT/stdlib"
-    # Never imported by the enclave; fewer files are a faster start and less to read.
-    (cd "$ROOT/stdlib" && rm -rf test idlelib tkinter turtledemo lib2to3 ensurepip distutils unittest pydoc_data \
+    cp -RL "$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')" "$ROOT/stdlib"
+    # Never imported by the enclave; fewer files are a faster start and less to read. The machine's own sitecustomize.py
+    # would be imported before anything else.
+    (cd "$ROOT/stdlib" && rm -rf sitecustomize.py test idlelib tkinter turtledemo lib2to3 ensurepip distutils unittest pydoc_data \
         config-* site-packages dist-packages */test */tests sqlite3 curses multiprocessing asyncio xmlrpc \
         lib-dynload/_tkinter.* lib-dynload/_curses* lib-dynload/nis.* lib-dynload/readline.* lib-dynload/_sqlite3.* \
         lib-dynload/_dbm.* lib-dynload/_gdbm.* lib-dynload/_test*)
@@ -46,6 +47,10 @@ make_root() {
         sed -n 's/.*=> \(\/[^ ]*\) .*/\1/p' | sort -u |
         grep -vE '/(libc|libm|libdl|libpthread|librt|libutil|libresolv|ld-linux[^/]*)\.so|'"^$ROOT" |
         while read -r library; do cp -L "$library" "$ROOT/libs/"; done
+    if [ -n "$(find "$ROOT" -type l)" ]; then
+        echo "error: a link in $ROOT: what it leads to would be measured and not listed" >&2
+        exit 1
+    fi
     find "$ROOT" -exec touch -h -d @0 {} +
     (cd "$ROOT" && find . -type f | sort | xargs sha256sum) >"$HERE/files.sha256"
     echo "files $(wc -l <"$HERE/files.sha256") $(sha256sum <"$HERE/files.sha256" | cut -d' ' -f1)"

@@ -106,7 +106,7 @@ class Codec:
 def mean_of(sent: Sequence[Weights], counts: Sequence[int], max_share: float) -> Weights:
     """Return the enclave's own weighted mean, bit for bit."""
     layout = dense_layout(specs_of(sent[0]))
-    mean = WeightedMean(layout, max_share)
+    mean = WeightedMean(layout, max_share, clients=len(counts))
     for tensors, count in zip(sent, counts, strict=True):
         mean.add(count, encode_layout(layout, tensors, np.random.default_rng(0)))
     return mean.result()

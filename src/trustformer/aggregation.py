@@ -35,10 +35,11 @@ class WeightedMean:
             so that one client at most is capped. A client with nearly all examples would otherwise read the
             mean as its own update, and have its own read by the others.
         max_norm: an update of a larger L2 norm is refused.
+        clients: on the roster. One counts for 2**29 / clients examples at most, however many it has.
     """
 
-    def __init__(self, layout: Layout, max_share: float, max_norm: float = np.inf) -> None:
-        self._layout = layout
+    def __init__(self, layout: Layout, max_share: float, max_norm: float = np.inf, *, clients: int) -> None:
+        self._layout, self._most = layout, MAX_COHORT_EXAMPLES // clients
         self._max_share, self._max_norm = max_share, max_norm
         self._sums = {spec.name: np.zeros(spec.shape, np.int64) for spec in layout.tensors}
         self._counts: list[int] = []
@@ -48,10 +49,9 @@ class WeightedMean:
         """Add one update; nothing is added when it is refused.
 
         Raises:
-            MessageError: the body does not decode or is too large, or the cohort's examples would exceed 2**29.
+            MessageError: the body does not decode or is too large.
         """
-        if sum(self._counts) + num_examples > MAX_COHORT_EXAMPLES:
-            raise MessageError("update: the cohort claims more than 2**29 training examples together")
+        num_examples = min(num_examples, self._most)
         _check(self._layout, body, self._max_norm)
         for tensors in _groups(self._layout, body):
             while tensors:

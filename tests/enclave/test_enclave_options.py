@@ -201,7 +201,7 @@ def body(*values: float) -> bytes:
 
 
 def test_an_update_over_the_norm_is_refused_and_adds_nothing() -> None:
-    for mean in (WeightedMean(FLAT, 1.0, 5.0), TrimmedMean(FLAT, 0, 5.0)):
+    for mean in (WeightedMean(FLAT, 1.0, 5.0, clients=1), TrimmedMean(FLAT, 0, 5.0)):
         mean.add(1, body(3, 4, 0))
         with pytest.raises(MessageError, match="norm is over 5"):
             mean.add(1, body(3, 4, 0.01))

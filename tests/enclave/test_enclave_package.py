@@ -85,6 +85,21 @@ def test_55_every_mount_but_state_and_tmp_is_measured(manifest: dict[str, Any]) 
     assert int(size[1]).bit_count() == 1
 
 
+def test_no_file_that_is_measured_is_left_out_of_the_list(tmp_path: Path) -> None:
+    """A copied link leads to a file of the builder's machine, which Gramine measures and the list does not name."""
+    script = (ROOT / "enclave" / "measure.sh").read_text()
+    copied, check = re.search(r"cp -\S+ .*stdlib\"$", script, re.M), re.search(r"if \[ -n .*?\n    fi\n", script, re.S)
+    assert copied is not None
+    assert check is not None
+    assert copied[0].startswith("cp -RL ")
+    assert "rm -rf sitecustomize.py " in script
+    (tmp_path / "x").write_text("x")
+    looked = ["sh", "-c", f"ROOT={tmp_path}\n{check[0]}"]
+    assert subprocess.run(looked, capture_output=True).returncode == 0
+    (tmp_path / "link").symlink_to("x")
+    assert subprocess.run(looked, capture_output=True).returncode == 1
+
+
 def test_the_lock_names_hashes_and_the_versions_that_are_tested() -> None:
     lines = [line for line in (ROOT / "enclave" / "requirements.txt").read_text().splitlines() if line[:1] != "#"]
     locked = dict(line.split(" --hash=sha256:") for line in lines)

@@ -251,7 +251,7 @@ from trustformer.message import Codebook, Dense, Group, Layout, TensorSpec
 from trustformer.vq import encode
 specs = (TensorSpec("w", (512, 300)), TensorSpec("v", (300, 512)))
 layout = Layout((Group(Codebook(8, 256), specs), Group(Dense("float16"), (TensorSpec("b", (999,)),))))
-mean = WeightedMean(layout, 0.6)
+mean = WeightedMean(layout, 0.6, clients=3)
 for client in range(2):
     rng = np.random.default_rng(client)
     drift = {spec.name: (rng.standard_normal(spec.shape) * 0.01).astype(np.float32) for spec in layout.tensors}

@@ -20,7 +20,6 @@ from trustformer.codec.weights import Weights, dense_layout, specs_of, weights_d
 from trustformer.enclave.config import RunConfig
 from trustformer.enclave.protocol import (
     MAX_MESSAGE,
-    NO_BOOT,
     NO_HASH,
     Hello,
     Manifest,
@@ -36,6 +35,7 @@ from trustformer.enclave.protocol import (
 )
 from trustformer.enclave.session import Enclave
 from trustformer.enclave.state import Released, StateStore
+from trustformer.federation.channel import NO_BOOT
 from trustformer.message import Aggregate, Codebook, Group, Layout, Reader, TensorSpec, Update, digest
 from trustformer.secure.identity import Identity
 from trustformer.secure.sealing import RecipientKey, decrypt_chunks, encrypt_chunks, new_content_key, wrap_key

@@ -607,7 +607,7 @@ def test_the_mean_of_any_number_of_clients_takes_under_four_model_sizes() -> Non
     body = np.full(entries, 0.25, "<f4").tobytes()
     tracemalloc.start()
     try:
-        mean = WeightedMean(layout, 0.6)
+        mean = WeightedMean(layout, 0.6, clients=3)
         for count in (900, 10, 10, 10, 10):
             mean.add(count, body)
         added = tracemalloc.get_traced_memory()[1]

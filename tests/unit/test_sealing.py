@@ -237,6 +237,7 @@ def test_an_identity_comes_back_from_its_file_and_signs_alike(tmp_path: Path) ->
 def test_rfc_8032_known_answer(tmp_path: Path) -> None:
     secret = bytes.fromhex("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60")
     (tmp_path / "key").write_bytes(secret)
+    (tmp_path / "key").chmod(0o600)
     identity = Identity.load(tmp_path / "key")
     assert identity.public.hex() == "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"
     assert identity.sign(b"").hex() == (
@@ -290,3 +291,15 @@ def test_secrets_are_private_files_and_never_overwrite(tmp_path: Path) -> None:
 def test_content_keys_are_fresh() -> None:
     assert len({new_content_key() for _ in range(100)}) == 100
     assert {len(new_content_key()) for _ in range(3)} == {KEY_SIZE}
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o620])
+def test_a_key_that_others_can_read_is_refused(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "identity.key"
+    Identity.generate().save(path)
+    path.chmod(mode)
+    with pytest.raises(SealError, match="can be read by others") as refused:
+        Identity.load(path)
+    assert refused.value.hint == f"chmod 600 {path}"
+    path.chmod(0o600)
+    Identity.load(path)

@@ -24,7 +24,6 @@ MAX_MESSAGE = 2**20
 """Bound in bytes of every message but uploads and sealed aggregates, whose length the run config fixes."""
 ID_LIMIT = 64
 NO_HASH = bytes(32)
-NO_BOOT = bytes(16)
 
 
 def sign(body: bytes, identity: Identity) -> bytes:

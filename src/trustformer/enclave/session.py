@@ -83,7 +83,7 @@ class Enclave:
         elif config.rule == "private_mean":
             self._mean = PrivateMean(config.upload, config.expected_milli / 1e3, config.noise_micro / 1e6, norm)
         else:
-            self._mean = WeightedMean(config.upload, config.max_share_ppm / 1e6, norm)
+            self._mean = WeightedMean(config.upload, config.max_share_ppm / 1e6, norm, clients=len(config.roster))
 
     @property
     def round(self) -> int:

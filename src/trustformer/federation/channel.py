@@ -22,7 +22,6 @@ from trustformer.attestation.policy import Policy
 from trustformer.enclave.config import RunConfig
 from trustformer.enclave.protocol import (
     MAX_MESSAGE,
-    NO_BOOT,
     NO_HASH,
     Hello,
     Manifest,
@@ -101,6 +100,8 @@ class Transport(Protocol):
         ...
 
 
+NO_BOOT = bytes(16)
+"""In a hello: no boot of the enclave is known, so evidence is wanted."""
 VERIFY_AGAIN = 24 * 3600.0
 """Seconds after which evidence of the same boot is asked for again: what vouches for it may have been revoked."""
 

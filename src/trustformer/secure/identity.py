@@ -31,9 +31,11 @@ class Identity:
         """Read a key written by `save`.
 
         Raises:
-            SealError: the file is not there or does not hold 32 bytes.
+            SealError: the file is not there, does not hold 32 bytes, or others on this machine can read it.
         """
         try:
+            if path.stat().st_mode & 0o077:
+                raise SealError(f"the identity key {path} can be read by others", f"chmod 600 {path}")
             return cls(Ed25519PrivateKey.from_private_bytes(path.read_bytes()))
         except (OSError, ValueError) as error:
             raise SealError(f"the identity key {path} cannot be read: {error}") from None
