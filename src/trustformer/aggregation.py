@@ -140,7 +140,7 @@ class PrivateMean(WeightedMean):
     """
 
     def __init__(self, layout: Layout, expected: float, noise: float, max_norm: float) -> None:
-        super().__init__(layout, 1.0, max_norm)
+        super().__init__(layout, 1.0, max_norm, clients=1)
         self._expected, self._noise = expected, noise
 
     def add(self, num_examples: int, body: bytes) -> None:
