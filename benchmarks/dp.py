@@ -75,7 +75,7 @@ def table(folder: Path) -> str:
     text = [f"{title(results)}.", ""]
     text += [f"| {' | '.join(heads)} |", "|" + "|".join([" --- "] + [" ---: "] * (len(heads) - 1)) + "|"]
     text += [f"| {' | '.join(line)} |" for line in lines]
-    return "\n".join([*text, "", note(rows), ""])
+    return "\n".join([*text, "", note(rows, LEFT_OUT), ""])
 
 
 def replaced(page: str, name: str, text: str) -> str:

@@ -47,6 +47,9 @@ def rescore(run: Path, out: Path, values: Sequence[str]) -> dict[str, Any]:
     for client in clients:
         if client.state is None or weights_digest(client.state.weights).hex() != recorded["weights_digest"][client.id]:
             raise TrustformerError(f"{run}: the stored model of client {client.id} is not the one of its result")
+    common = max(clients, key=lambda client: client.state.round).state.common
+    if (weights_digest(common).hex() if common else None) != recorded["common_digest"]:
+        raise TrustformerError(f"{run}: the stored common model is not the one of its result")
     directory = RunDirectory.open(out, config.to_toml(), resume=True)
     if found := directory.result():
         return found

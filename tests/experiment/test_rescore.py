@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from trustformer.errors import TrustformerError
+from trustformer.federation.store import ClientStore
 
 
 @pytest.fixture(scope="module")
@@ -53,5 +55,18 @@ def test_models_of_another_run_are_refused_and_nothing_is_left(
             tmp_path / "run" / "clients" / client.name / "state.safetensors"
         )
     with pytest.raises(TrustformerError, match="not the one of its result"):
+        script.rescore(tmp_path / "run", tmp_path / "out", ["beams=3"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_common_model_is_refused(
+    tiny_run: Callable[..., dict[str, Any]], script: ModuleType, tmp_path: Path
+) -> None:
+    tiny_run(tmp_path / "run", "method.name=fedavg", "rounds=1")
+    store = ClientStore(tmp_path / "run" / "clients" / "0")
+    state = store.load()
+    assert state is not None
+    store.save(replace(state, common={name: 2 * values for name, values in state.common.items()}))
+    with pytest.raises(TrustformerError, match="common model is not the one of its result"):
         script.rescore(tmp_path / "run", tmp_path / "out", ["beams=3"])
     assert not (tmp_path / "out").exists()

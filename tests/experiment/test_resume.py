@@ -85,6 +85,26 @@ def test_a_run_does_not_go_on_with_other_cohorts(settings: list[str], tmp_path: 
     assert run(config, out, PlainReporter(), resume=True)["rounds"] == 2
 
 
+@pytest.mark.parametrize("method", ["local", "centralized", "fedavg"])
+def test_a_run_does_not_go_on_with_other_data(
+    settings: list[str], corpus_files: Path, tmp_path: Path, mini_model: None, method: str
+) -> None:
+    train, out = tmp_path / "train.tsv", tmp_path / "run"
+    text = (corpus_files / "train.tsv").read_text("utf-8")
+    lines = text.splitlines(keepends=True)
+    train.write_text(text, "utf-8")
+    config = load_config(None, [*settings, f"data.train={train}", f"method.name={method}"])
+    with pytest.raises(KeyboardInterrupt):
+        run(config, out, Impatient("round 1/", 1))
+    train.write_text("".join([*lines[:-60], *reversed(lines[-60:])]), "utf-8")
+    with pytest.raises(ConfigError, match="data, tokenizer or model are not those this run began with"):
+        run(config, out, PlainReporter(), resume=True)
+    assert not (out / "result.json").exists()
+    train.write_text(text, "utf-8")
+    (out / "experiment.digest").unlink()  # as older versions left a run
+    assert run(config, out, PlainReporter(), resume=True)["rounds"] == 2
+
+
 def test_a_finished_run_is_given_back_without_work(tiny_run: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     first = tiny_run(tmp_path / "run", "method.name=local", "rounds=1")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}

@@ -232,6 +232,7 @@ def test_frozen_layers_stay_and_do_not_travel(tiny_run: Run, prepared: Callable[
         (of("causal-lm", "bert"), "does no causal-lm"),
         (of("causal-lm", "gpt2", 'model.freeze=["nothing*"]'), "matches no tensor"),
         (of("causal-lm", "gpt2", 'model.freeze=["*"]'), "leaves nothing"),
+        (of("causal-lm", "llama", "model.dropout=0.3"), "model.dropout is 0.3, and llama has none"),
         (of("causal-lm", "gpt2", "tokenizer.file=some.model"), "tokenizer.file is of translation"),
         (of("classification", "bert", "data.test_domains="), "data.test_domains"),
         (of("translation", "marian", "data.source=lines"), "no translations"),

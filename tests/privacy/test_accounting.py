@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -125,6 +127,16 @@ def test_the_worst_client_counts_where_pairs_are_protected() -> None:
     plans = [(0.25, 4 * 3), (1.0, 1 * 3)]
     assert promise.unit == "pair"
     assert promise.epsilon == max(epsilon_of(promise.noise_multiplier, *plan, 1e-3) for plan in plans) <= 8
+
+
+def test_recorded_runs_spent_what_they_are_charged_for() -> None:
+    records = sorted((Path(__file__).parents[2] / "benchmarks" / "results" / "dp_records").glob("*-eps8-*/result.json"))
+    assert records
+    for path in records:
+        promise = json.loads(path.read_text("utf-8"))["privacy"]
+        plan = (promise["noise_multiplier"], promise["sample_rate"], promise["steps"], promise["delta"])
+        assert promise["epsilon"] == pytest.approx(epsilon_of(*plan), rel=1e-6)
+        assert promise["epsilon"] <= 8
 
 
 def test_parts_of_a_pass_are_counted_as_the_steps_they_take() -> None:

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from trustformer.errors import ConfigError
 from trustformer.experiment.config import load_config
 from trustformer.experiment.prepare import prepare
 from trustformer.federation.store import ClientStore
 from trustformer.methods import PRIVATE
-from trustformer.reports.tables import markdown_table
+from trustformer.reports.tables import epsilon, markdown_table
 
 pytest.importorskip("opacus")
 
@@ -52,6 +53,16 @@ def test_the_common_model_moves_by_the_noise_that_was_promised(
     assert not is_noise(values / 2, std)
 
 
+def test_noise_that_the_enclave_would_refuse_is_said_before_training(tiny_run: Run, tmp_path: Path) -> None:
+    overrides = ("method.name=dp_fedavg", "rounds=1", *PROMISE)
+    with pytest.raises(ConfigError, match=r"enclave\.max_norm is 1, the norm of a client's noise") as refused:
+        tiny_run(tmp_path / "run", "privacy.mechanism=client", "enclave.max_norm=1", *overrides)
+    assert not (tmp_path / "run").exists()
+    enough = refused.value.hint.removeprefix("--set ")
+    assert tiny_run(tmp_path / "run", "privacy.mechanism=client", enough, *overrides)["epsilon"] <= 8
+    tiny_run(tmp_path / "other", "privacy.mechanism=enclave", "enclave.max_norm=1", *overrides)
+
+
 def test_closing_exchanges_of_centroids_are_charged_and_the_residual_stays(tiny_run: Run, tmp_path: Path) -> None:
     result = tiny_run(tmp_path / "run", "privacy.mechanism=enclave", *PROMISE)
     assert result["privacy"]["steps"] == 3
@@ -72,7 +83,7 @@ def test_every_baseline_runs_and_says_what_it_spent(tiny_run: Run, tmp_path: Pat
     assert "dp:enclave|eps:8|delta:0.01" in result["signature"]
     table = markdown_table([result])
     assert "| method | ε | BLEU |" in table
-    assert f"| {result['epsilon']:.1f} |" in table
+    assert f"| {epsilon(result['privacy'])} |" in table
     assert json.loads((tmp_path / "run" / "result.json").read_text())["privacy"] == result["privacy"]
 
 

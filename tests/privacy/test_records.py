@@ -62,6 +62,24 @@ def test_an_empty_batch_is_a_step_of_noise_alone(model: Model) -> None:
         assert abs(z.mean()) < 6 / np.sqrt(count)
 
 
+def test_noise_on_a_batch_is_that_of_the_sum_in_every_tensor(model: Model) -> None:
+    quiet = moved(model, trainer(model, clip=0.5), [0, 1, 2])
+    loud = moved(model, trainer(model, noise=3.0, clip=0.5), [0, 1, 2])
+    z, at = (loud - quiet) / (3.0 * 0.5 / 8), 0
+    for values in get_weights(model).values():
+        part = z[at : (at := at + values.size)]
+        assert abs(part.std() - 1) < 6 / np.sqrt(2 * part.size)
+        assert abs(part.mean()) < 6 / np.sqrt(part.size)
+    assert at == len(z)
+
+
+def test_the_noise_of_every_trainer_has_a_seed_of_its_own_from_128_bits(model: Model) -> None:
+    """torch's generator on a CPU looks at 32 bits of a seed: so many can be tried."""
+    seeds = [trainer(model)._rng.bit_generator.seed_seq.entropy for _ in range(3)]
+    assert len(set(seeds)) == 3
+    assert min(seed.bit_length() for seed in seeds) > 64
+
+
 def test_pairs_are_drawn_independently_and_not_from_the_seed(model: Model) -> None:
     private = trainer(model, pairs=6)
     batches = [batch for _ in range(400) for batch in private._batches(EXAMPLES, (1,))]

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from results_kit import write_runs
+from results_kit import make_result, write_runs
 
 from trustformer.experiment.record import RunDirectory
 from trustformer.reports.comparison import write_comparison
-from trustformer.reports.figures import page_svg, size_text
+from trustformer.reports.figures import LIGHT, page_svg, size_text
 from trustformer.reports.headline import draw_headline, headline_text
 from trustformer.reports.summary import summarise
 
@@ -60,6 +60,22 @@ def test_on_a_page_colours_and_font_are_the_pages(results: list[dict[str, Any]],
     words = headline_text(rows)
     assert "fine: BLEU 29.0 ± 1.4 at 320 kB a client and round" in words
     assert "local: BLEU 20.5 ± 0.7 at nothing sent" in words
+
+
+def test_dollars_in_names_and_labels_are_no_formula(tmp_path: Path) -> None:
+    results = [make_result("centroid", 1, bleu, 3.0, 25.0, config=name) for name, bleu in (("a$_$", 20.0), ("b", 25.0))]
+    for result in results:
+        result["domains"] = {"$_$ and $^$": {"pairs": 4, "bleu": 20.0}}
+    write_comparison(results, write_runs(results, tmp_path), RunDirectory(tmp_path))
+    for name, text in (("bleu.svg", "a$_$  25x"), ("report.html", ">$_$ and $^$</text>")):
+        assert text in (tmp_path / name).read_text("utf-8")
+
+
+def test_shares_are_drawn_only_beside_runs_of_one_length(results: list[dict[str, Any]]) -> None:
+    longer = make_result("centroid", 1, 33, 1.8, 25.0, config="longer", rounds=6)
+    for more, scales in (([], 1), ([longer], 0)):
+        figure = draw_headline(summarise([*results, *more]), LIGHT, False)
+        assert len(figure.axes[0].child_axes) == scales
 
 
 def test_sizes_in_words() -> None:

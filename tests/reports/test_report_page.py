@@ -17,10 +17,12 @@ from rich.console import Console
 
 from trustformer.errors import ConfigError, DataError
 from trustformer.reports.collect import collect
+from trustformer.reports.gains import gain_tables
 from trustformer.reports.page import render
 from trustformer.reports.sections import client_table, layer_name
 from trustformer.reports.summary import summarise
-from trustformer.reports.tables import samples_table
+from trustformer.reports.tables import results_table, samples_table
+from trustformer.reports.task_tables import task_table
 
 Results = list[dict[str, Any]]
 VOID = {"meta", "link", "br", "path", "circle", "use"}
@@ -150,6 +152,27 @@ def test_what_cannot_be_reported_is_refused(results: Results, tmp_path: Path) ->
         collect([paths[0]])
 
 
+@pytest.mark.parametrize(
+    ("section", "different"),
+    [
+        ('[model]\npreset = "small"', r"\[model\]"),
+        ("[clients]\ncount = 4", r"clients\.count"),
+        ('[clients]\nsplit = "domain"', r"clients\.split"),
+        ("[clients]\nalpha = 0.1", r"clients\.alpha"),
+        ('[clients]\nfolders = ["a", "b"]', r"clients\.folders"),
+    ],
+)
+def test_runs_that_compare_would_not_put_together_are_refused(
+    results: Results, tmp_path: Path, section: str, different: str
+) -> None:
+    one, other = write_runs(results[:2], tmp_path)
+    assert len(collect([one, other])) == 2
+    with (other / "config.toml").open("a", encoding="utf-8") as file:
+        file.write(section + "\n")
+    with pytest.raises(ConfigError, match=f"{other} and {one} differ in {different}"):
+        collect([one, other])
+
+
 def test_configs_of_one_folder_name_are_rows_of_their_own(tmp_path: Path) -> None:
     fine = make_result("centroid", 1, 20.0, 2.0, 25.0, config="mine")
     coarse = make_result("centroid", 2, 10.0, 3.0, 50.0, config="mine")
@@ -177,3 +200,27 @@ def test_sentences_with_other_line_separators_stay_with_their_translations(tmp_p
     console.print(samples_table([result], [path], count=4))
     shown = console.file.getvalue()
     assert all(f"t {number}" in shown for number in range(4))
+
+
+def test_sentences_and_names_are_shown_as_they_are(tmp_path: Path) -> None:
+    """Brackets and colons are text, no markup of the terminal."""
+    names = ("[b]fine", "[/i]")
+    results = [make_result("centroid", 1, 20.0, 3.0, 25.0, config=name, data="train[red].tsv") for name in "ab"]
+    paths = write_runs(results, tmp_path)
+    for path in paths:
+        (path / "translations" / "0.txt").write_text("[laughs] hello :warning:\n[/i] one\n" * 2, "utf-8")
+        (path / "translations" / "source.tsv").write_text("[bold] a\t[/b] b\n" * 4, "utf-8")
+    named = [{**result, "config": name} for result, name in zip(results, names, strict=True)]
+    task = {"task": "masked-lm", "metrics": ["perplexity"], "perplexity": 8.0, "perplexity_common": 8.0}
+    score = {**dict.fromkeys(("before", "local", "own", "common"), 1.0), "own_minus_local": None}
+    score["common_minus_local"] = None
+    clients = [{"client": "0", "folder": "[/f]", "pairs": 2, "bleu": score, "chrf": score}]
+    console = Console(width=200, file=io.StringIO())
+    for table in (
+        *(samples_table(named, paths, count=4), results_table(named, 200)),
+        *(task_table([{**result, **task} for result in named]), *gain_tables({"part": "all", "clients": clients})),
+    ):
+        console.print(table)
+        shown = console.file.getvalue()
+    for text in (*names, "[laughs] hello :warning:", "[/i] one", "[bold] a", "[/b] b", "train[red].tsv", "0 [/f]"):
+        assert text in shown

@@ -18,8 +18,9 @@ from trustformer.reports.figures import Style
 from trustformer.reports.page import render
 from trustformer.reports.sections import curve_table, learning_curves
 from trustformer.reports.summary import recovered, reference, summarise, unit
-from trustformer.reports.tables import COLUMNS, markdown_table, note, results_table
+from trustformer.reports.tables import COLUMNS, epsilon, markdown_table, note, results_table
 from trustformer.reports.task_tables import columns, rows, task_markdown
+from trustformer.reports.task_tables import note as task_note
 
 RECORDED = Path(__file__).parents[2] / "benchmarks" / "results"
 
@@ -150,6 +151,24 @@ def test_the_common_model_is_measured_between_clients_alone_and_fedavgs_common_m
     assert "bleu_common" not in summarise(without)[2].recovered
 
 
+def test_a_share_is_of_fedavg_and_local_of_as_many_local_epochs(results: list[dict[str, Any]]) -> None:
+    """Rounds differ in number and length; longer runs have references of their own, or none."""
+    longer = make_result("centroid", 1, 33, 1.8, 25.0, config="longer", variant="codebook", rounds=3, local_epochs=2)
+    dense = make_result("fedavg", 1, 36, 1.7, 1.0, config="dense-6", rounds=6)
+    alone = make_result("local", 1, 21, 2.9, None, config="local-6", rounds=6)
+
+    def kept(more: list[dict[str, Any]]) -> list[dict[str, float]]:
+        rows = summarise([*results, *more])
+        return [{metric: share.share for metric, share in row.recovered.items()} for row in rows]
+
+    before = kept([])
+    assert kept([longer]) == kept([longer, dense])[:-1] == [*before, {}]
+    *same, own, reference_, local = kept([longer, dense, alone])
+    assert same == before
+    assert own["bleu"] == pytest.approx((33 - 21) / (36 - 21))
+    assert reference_ == local == {}
+
+
 def test_only_seeds_that_all_three_have_are_paired(results: list[dict[str, Any]]) -> None:
     missing = [r for r in results if (r["config"], r["seed"]) != ("fedavg", 2)]
     kept = summarise(missing)[3].recovered["bleu"]
@@ -196,6 +215,43 @@ def test_a_narrow_terminal_gets_fewer_columns_and_their_notes(results: list[dict
         lines = console.file.getvalue().splitlines()
         assert max(map(len, lines)) <= width
         assert not any("…" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("scored", "words"),
+    [
+        ([2, 2], "NLL: mean over the clients' own models on the test set"),
+        ([0, 0], "NLL: the common model on the test set"),
+        ([1, 1], "NLL: the first client's own model on the test set"),
+        ([2, 0], "NLL: mean over the clients' own models (where there are none, the common model) on the test set"),
+    ],
+)
+def test_the_note_says_whose_scores_they_are(scored: list[int], words: str) -> None:
+    results = [
+        make_result("dp_fedavg", 1, 20, 3.0, 1.0, config=name, bleu_per_client=[20.0] * count)
+        for name, count in zip("ab", scored, strict=True)
+    ]
+    assert words in note(summarise(results))
+    tasks = [
+        {**result, "metrics": ["accuracy"], "accuracy_per_client": result["bleu_per_client"]} for result in results
+    ]
+    assert words.removeprefix("NLL") in task_note(tasks)
+    many = [{**result, "clients": 200} for result in results]
+    assert (f"the first {max(scored)} clients' own models" in note(summarise(many))) == (max(scored) > 1)
+
+
+@pytest.mark.parametrize(
+    ("spent", "shown"),
+    [
+        *((8.0, "8.0"), (7.9975, "8.0"), (13.1137, "13.2"), (7.201, "7.3"), (100.0, "100.0"), (0.9996, "1.0")),
+        *((0.04, "0.04"), (0.0412, "0.042"), (0.0004, "0.0004"), (1.1, "1.1"), (0.29, "0.29")),
+    ],
+)
+def test_epsilon_is_never_shown_smaller_than_it_is(spent: float, shown: str) -> None:
+    promise = {"epsilon": spent, "epsilon_known_cohorts": 2 * spent, "unit": "client"}
+    assert epsilon(promise).partition(" ")[0] == shown
+    assert float(shown) >= spent
+    assert epsilon({**promise, "epsilon_known_cohorts": spent, "unit": "pair"}) == f"{shown} a pair"
 
 
 def test_the_table_shows_gaps_and_leaves_out_empty_columns(results: list[dict[str, Any]]) -> None:

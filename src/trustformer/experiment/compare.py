@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,10 @@ from trustformer.experiment.config import Config, load_config
 from trustformer.experiment.record import RunDirectory
 from trustformer.experiment.reporter import Reporter
 
+SAME = ("data", "tokenizer", "model", "evaluation")
+"""Sections in which the configs of a comparison must not differ."""
+SAME_CLIENTS = ("count", "split", "alpha", "folders")
+"""Keys of `[clients]`, likewise."""
 _POLL = 0.5
 """Seconds between looks at the processes."""
 _PATIENCE = 3.0
@@ -76,16 +80,20 @@ class Job:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment)
 
 
+def check_alike(name: object, config: Mapping[str, Any], other: object, others: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` when two configs, as TOML has them, differ in what a comparison must have the same."""
+    different = [f"[{section}]" for section in SAME if config.get(section) != others.get(section)]
+    mine, theirs = (tree.get("clients", {}) for tree in (config, others))
+    different += [f"clients.{key}" for key in SAME_CLIENTS if mine.get(key) != theirs.get(key)]
+    if different:
+        raise ConfigError(f"{name} and {other} differ in {different[0]}", "compare like with like")
+
+
 def plan(configs: Sequence[tuple[str, Config]], seeds: Sequence[int], out: Path) -> list[Job]:
     """Return the jobs, a directory each; raises `ConfigError` when configs differ in what must be the same."""
     first = configs[0][1]
     for name, config in configs[1:]:
-        for section in ("data", "tokenizer", "model", "evaluation"):
-            if getattr(config, section) != getattr(first, section):
-                raise ConfigError(f"{name} and {configs[0][0]} differ in [{section}]", "compare like with like")
-        for key in ("count", "split", "alpha", "folders"):
-            if getattr(config.clients, key) != getattr(first.clients, key):
-                raise ConfigError(f"{name} and {configs[0][0]} differ in clients.{key}", "compare like with like")
+        check_alike(name, msgspec.to_builtins(config), configs[0][0], msgspec.to_builtins(first))
     names = [name for name, _ in configs]
     if len(set(names)) < len(names):
         raise ConfigError("two configs have the same file name", "the name labels the run directory")

@@ -129,7 +129,8 @@ class EnclaveConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         release: `immediate`, or `acknowledged`: a round's key waits until two thirds of the clients have its manifest.
         rule: `mean` weighted by examples, or `trimmed_mean`: equal weights, without the extremes of every entry.
         trim: of `trimmed_mean`: share of the clients cut off at either end.
-        max_norm: an update of a larger L2 norm is refused.
+        max_norm: an update of a larger L2 norm is refused; where privacy.mechanism is `enclave`, one over
+            privacy.clipping_norm, whatever this says.
     """
 
     process: bool = True

@@ -16,15 +16,13 @@ from trustformer.data.marian import stored_tokenizer
 from trustformer.errors import ConfigError, DataError
 from trustformer.evaluation.bootstrap import METRICS, Floats, SentenceScores, difference, draw
 from trustformer.evaluation.translation import translate
+from trustformer.experiment.compare import SAME, SAME_CLIENTS
 from trustformer.experiment.config import Config, load_config
 from trustformer.experiment.prepare import Prepared, divide, prepare
 from trustformer.experiment.record import RunDirectory
 from trustformer.experiment.reporter import Reporter
 from trustformer.experiment.result import signature
 from trustformer.models.seq2seq import set_weights
-
-_SAME = ("data", "tokenizer", "model", "evaluation", "train")
-_SAME_CLIENTS = ("count", "split", "alpha", "folders")
 
 
 def gain(run: Path, local: Path | None, reporter: Reporter) -> dict[str, Any]:
@@ -136,9 +134,9 @@ def _check_local(local: Path, run: Path, config: Config) -> None:
     if other.method.name != "local":
         raise ConfigError(f"{local} is a {other.method.name} run", "--local takes a run with method.name=local")
     differing = [key for key in ("seed", "rounds") if getattr(config, key) != getattr(other, key)]
-    differing += [f"[{name}]" for name in _SAME if getattr(config, name) != getattr(other, name)]
+    differing += [f"[{name}]" for name in (*SAME, "train") if getattr(config, name) != getattr(other, name)]
     mine, theirs = config.clients, other.clients
-    differing += [f"clients.{key}" for key in _SAME_CLIENTS if getattr(mine, key) != getattr(theirs, key)]
+    differing += [f"clients.{key}" for key in SAME_CLIENTS if getattr(mine, key) != getattr(theirs, key)]
     if not differing and _read(run, "source.tsv") != _read(local, "source.tsv"):
         differing = ["the test set"]
     if differing:

@@ -26,6 +26,7 @@ from trustformer.experiment.prepare import Prepared, prepare
 from trustformer.experiment.record import RunDirectory, environment
 from trustformer.experiment.reporter import Reporter
 from trustformer.experiment.result import make_result, own_models, save_models
+from trustformer.experiment.terms import check_experiment, check_norm
 from trustformer.federation.client import Client
 from trustformer.federation.round import NOBODY, Cohort, run_round
 from trustformer.models.seq2seq import set_weights
@@ -95,16 +96,22 @@ def _run(
 
 
 def _prepare(config: Config, directory: RunDirectory) -> tuple[Prepared, list[Cohort]]:
-    stored = directory.path / "tokenizer.model"
+    stored, began = directory.path / "tokenizer.model", directory.path / "experiment.digest"
     prepared = prepare(config, stored_tokenizer(stored) if stored.exists() else None)
     cohorts = make_cohorts(config, list(prepared.clients), prepared.method.total(config.rounds))
     if prepared.method.codec is not None:  # others train with everybody, whatever the cohorts
         check_played(cohorts, directory.rounds())
-    if not stored.exists():
+    if stored.exists():
+        if began.exists():  # older versions wrote none
+            check_experiment(directory, began.read_bytes(), prepared.digest)
+    else:
+        if prepared.method.codec is not None:
+            check_norm(config, prepared.method.codec, prepared.guarantee)
         device = describe_device(prepared.model.device)
         directory.write_json("environment.json", {**environment(), "device": device})
         layers = describe_layers(prepared.start, prepared.method.codec, embeddings_of(prepared.model))
         directory.write_json("layers.json", layers)
+        directory.write("experiment.digest", prepared.digest)
         directory.write("tokenizer.model", prepared.tokenizer.model)
     return prepared, cohorts
 

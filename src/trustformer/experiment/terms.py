@@ -68,11 +68,7 @@ def agreed_terms(
     path = directory.path / "terms.bin"
     if path.exists():
         terms = RunConfig.from_bytes(path.read_bytes())
-        if terms.experiment != prepared.digest:
-            raise ConfigError(
-                f"{directory.path}: data, tokenizer or model are not those this run began with",
-                "restore the files, or start a new run",
-            )
+        check_experiment(directory, terms.experiment, prepared.digest)
         if (codec.upload, codec.answer) != (terms.upload, terms.answer):
             raise ConfigError(
                 f"{directory.path}: its terms describe other messages than this version makes",
@@ -84,6 +80,32 @@ def agreed_terms(
     terms = make_terms(config, prepared.digest, common, codec, roster, rounds, prepared.guarantee)
     directory.write("terms.bin", terms.to_bytes())
     return terms
+
+
+def check_experiment(directory: RunDirectory, began: bytes, digest: bytes) -> None:
+    """Raise `ConfigError` unless a run's digest is the one it began with (32 bytes each)."""
+    if began != digest:
+        raise ConfigError(
+            f"{directory.path}: data, tokenizer or model are not those this run began with",
+            "restore the files, or start a new run",
+        )
+
+
+def check_norm(config: Config, codec: Codec, guarantee: Guarantee | None) -> None:
+    """Raise `ConfigError` where the noise that clients add would take honest updates beyond `enclave.max_norm`.
+
+    Of d entries it has a norm of about sigma C sqrt(d); a tenth more leaves room for chance.
+    """
+    if guarantee is None or config.privacy.mechanism != "client":
+        return
+    entries = sum(math.prod(spec.shape) for spec in codec.upload.tensors)
+    noise = guarantee.noise_multiplier * guarantee.clipping_norm * math.sqrt(entries)
+    enough = guarantee.clipping_norm + 1.1 * noise
+    if config.enclave.max_norm < enough:
+        raise ConfigError(
+            f"enclave.max_norm is {config.enclave.max_norm:g}, the norm of a client's noise alone about {noise:,.0f}",
+            f"--set enclave.max_norm={math.ceil(enough)}",
+        )
 
 
 def make_terms(
@@ -111,6 +133,7 @@ def make_terms(
     Raises:
         ConfigError, ProtocolError: settings that do not go together; name the setting.
     """
+    check_norm(config, codec, guarantee)
     terms = RunConfig(
         run_id=os.urandom(16),
         provider=provider,

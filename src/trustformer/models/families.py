@@ -127,7 +127,7 @@ def _build(config: ModelConfig, tokenizer: HubTokenizer, labels: Sequence[str], 
     kind = architecture_of(config)
     special = {"pad_token_id": tokenizer.pad_id, "eos_token_id": tokenizer.eos_id, "bos_token_id": tokenizer.start_id}
     common: dict[str, Any] = {"vocab_size": tokenizer.vocab_size, **special}
-    common |= {name: config.dropout for name in _DROPOUTS[kind]}
+    common |= _dropouts(kind, config)
     if config.task == "classification":
         common |= _label_maps(labels)
     architecture = transformers.AutoConfig.for_model(kind, **common, **_sizes(kind, config, tokenizer))
@@ -140,6 +140,13 @@ def _build(config: ModelConfig, tokenizer: HubTokenizer, labels: Sequence[str], 
     if kind == "mbart":
         _set_language(model, tokenizer)
     return model
+
+
+def _dropouts(kind: str, config: ModelConfig) -> dict[str, Any]:
+    """A model type's names of the dropout; raises `ConfigError` for one that it cannot have."""
+    if not _DROPOUTS[kind] and config.dropout not in (0.0, ModelConfig().dropout):
+        raise ConfigError(f"model.dropout is {config.dropout:g}, and {kind} has none", "leave it out")
+    return dict.fromkeys(_DROPOUTS[kind], config.dropout)
 
 
 def _sizes(kind: str, config: ModelConfig, tokenizer: HubTokenizer) -> dict[str, Any]:
@@ -188,7 +195,7 @@ def _continue(folder: Path, config: ModelConfig, tokenizer: Tokenizer, labels: S
     if kind == "marian":
         return continue_model(folder, config, tokenizer.vocab_size)
     assert isinstance(tokenizer, HubTokenizer)
-    values: dict[str, Any] = {name: config.dropout for name in _DROPOUTS[kind]}
+    values = _dropouts(kind, config)
     if config.task == "classification":
         values |= _label_maps(labels)
     with torch.random.fork_rng(), _quiet():

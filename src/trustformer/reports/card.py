@@ -50,7 +50,7 @@ _EXCHANGES = {
     "ffa_lora": f"{_DENSE} of one half of low-rank adapters, the other fixed",
     **{name: f"{_DENSE}, clipped to one norm" for name in PRIVATE},
     "codebook": "k-means centroids of blocks of the weights' change, with the code of every block: a lossy copy of "
-    "it; one-dimensional parameters as 16-bit floats",
+    "it; one-dimensional parameters likewise, in smaller blocks",
     "partition": "mean changes of groups of rows, the groups known to all, and one-dimensional parameters, "
     "as 16-bit floats",
     "paper": "k-means centroids of the rows of every weight matrix; one-dimensional parameters stayed at the clients",

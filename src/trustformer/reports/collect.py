@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from trustformer.errors import ConfigError, DataError
+from trustformer.experiment.compare import check_alike
 from trustformer.experiment.record import RunDirectory
 from trustformer.reports.summary import Result, Row
-
-_SAME = ("data", "tokenizer", "evaluation")
 
 
 @dataclass(frozen=True)
@@ -85,11 +84,7 @@ def collect(paths: Sequence[Path]) -> list[Run]:
             raise ConfigError(f"{run.path} is a run of {task}", "the page shows translation; see its result.json")
     first = runs[0]
     for run in runs[1:]:
-        for section in _SAME:
-            if run.config.get(section) != first.config.get(section):
-                raise ConfigError(
-                    f"{run.path} and {first.path} differ in [{section}]", "report on runs of the same data"
-                )
+        check_alike(run.path, run.config, first.path, first.config)
     names: dict[str, str] = {}
     for run in runs:
         key = json.dumps({**run.config, "seed": None}, sort_keys=True)

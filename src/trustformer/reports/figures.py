@@ -118,6 +118,7 @@ def _look(theme: Theme) -> Iterator[None]:
             **{"axes.axisbelow": True, "grid.linewidth": 0.8, "xtick.major.size": 0, "ytick.major.size": 0},
             **{"axes.facecolor": "none", "figure.facecolor": theme.ground, "legend.frameon": False},
             **{"xtick.minor.size": 0, "ytick.minor.size": 0, "lines.linewidth": 2, "figure.dpi": 72},
+            "text.parse_math": False,  # a label with two $ is what its owner wrote, no formula
         }
     ):
         yield

@@ -8,7 +8,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from trustformer.reports.tables import epsilon
+from trustformer.reports.tables import epsilon, plain
 
 _NAMES = {"bleu": "BLEU", "chrf": "chrF"}
 _SYSTEMS = ("before", "local", "own", "common")
@@ -27,12 +27,13 @@ def gain_tables(report: dict[str, Any]) -> list[Table]:
         for client in report["clients"]:
             numbers = client[metric]
             differences = [numbers[f"{system}_minus_local"] for system in ("own", "common")]
-            table.add_row(
+            cells = (
                 " ".join(filter(None, (client["client"], client["folder"]))),
                 f"{client['pairs']:,}",
                 *(_score(numbers[system]) for system in _SYSTEMS),
                 *(_difference(value) for value in differences),
             )
+            table.add_row(*plain(cells))
         tables.append(table)
     return tables
 

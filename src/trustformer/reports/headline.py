@@ -11,7 +11,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLo
 
 from trustformer.reports.figures import Axes, Theme, bytes_axis, new_figure, size_text, styles
 from trustformer.reports.labels import Box, Label, along, beside, put
-from trustformer.reports.summary import LEAST_GAP, WAYS, Row, reference, unit
+from trustformer.reports.summary import LEAST_GAP, WAYS, Row, reference, total_epochs, unit
 
 _LINE_NAMES = {"local": "no communication", "fedavg": "FedAvg, dense fp32"}
 
@@ -46,7 +46,8 @@ def draw_headline(rows: Sequence[Row], theme: Theme, narrow: bool) -> Figure:
         axes.errorbar(row.total, row.bleu.mean, row.bleu.sd, color=colour, capsize=5, linewidth=1.6, zorder=3)
         axes.scatter(totals, row.bleu.values, s=14, color=colour, alpha=0.55, linewidth=0, zorder=4)
         axes.scatter(row.total, row.bleu.mean, s=74, color=colour, marker=marker, zorder=5)
-    _share_axis(axes, lines, narrow)
+    if not narrow and len({total_epochs(row.results[0]) for row in rows}) == 1:
+        _share_axis(axes, lines)
     _name(axes, sending, lines, theme)
     return figure
 
@@ -69,9 +70,9 @@ def _scale(axes: Axes, rows: Sequence[Row], sending: Sequence[Row]) -> None:
     axes.set_ylabel("BLEU on the test set")
 
 
-def _share_axis(axes: Axes, lines: dict[str, Row], narrow: bool) -> None:
+def _share_axis(axes: Axes, lines: dict[str, Row]) -> None:
     """On the right: the share of the gap between the two lines."""
-    if narrow or len(lines) < 2:
+    if len(lines) < 2:
         return
     low, high = (lines[method].bleu.mean for method in ("local", "fedavg"))
     if high - low <= LEAST_GAP["bleu"]:

@@ -14,7 +14,7 @@ from trustformer.reports.charts import Curve, Dots
 from trustformer.reports.collect import Run
 from trustformer.reports.figures import Style, size_text
 from trustformer.reports.summary import Row, local_epochs, unit
-from trustformer.reports.tables import share, spread
+from trustformer.reports.tables import scored_models, share, spread
 
 KINDS = ("training", "encoding", "sealing", "aggregating", "decoding")
 SENTENCES = 6
@@ -31,7 +31,7 @@ def facts(row: Row, rows: Sequence[Row]) -> list[tuple[str, str, str]]:
     """Return the figures at the top: number, what it is, and what to hold it against."""
     bleu = f"{row.bleu.mean:.1f}" + ("" if row.bleu.sd is None else f" ± {row.bleu.sd:.1f}")
     others = [f"{other.name} {other.bleu.mean:.1f}" for other in rows if other.method in ("local", "fedavg")]
-    found = [(bleu, "BLEU", ", ".join(others[:3]) or "mean over the clients' own models")]
+    found = [(bleu, "BLEU", ", ".join(others[:3]) or scored_models(row.results))]
     for metric, name in (("bleu", "BLEU"), ("nll", "likelihood")):
         if (kept := row.recovered.get(metric)) is not None:
             number, _, interval = share(kept).partition(" [")

@@ -53,14 +53,14 @@ class Row:
     Attributes:
         name: shortest that tells the rows apart.
         results: one a seed.
-        bleu, chrf, nll: means over the clients' own models.
+        bleu, chrf, nll: means over the clients' own models that were scored; of the common one where there are none.
         bleu_common, nll_common: of the common model; None where there is none.
         epochs: what bytes are counted in: 1 is a round; where rounds of the rows differ in length, local epochs of one.
         bytes_up, bytes_down: per client and round, or local epoch.
         fewer: dense fp32 bytes over these, up and down; `fewer_without_embeddings`: embeddings left out on both
             sides. None where nothing is sent or, in records of older versions, it is not known.
         recovered: by metric `bleu` and `nll`, and `bleu_common` of the common model, where FedAvg gains anything; empty
-            without a local and a dense FedAvg run of the same seeds.
+            without a local and a dense FedAvg run of the same seeds and as many local epochs.
     """
 
     name: str
@@ -100,9 +100,13 @@ class Row:
 def summarise(results: Sequence[Result]) -> list[Row]:
     """Return one row a config, in order of appearance."""
     groups = by_name(results)
-    dense, local = (_reference(groups, method) for method in ("fedavg", "local"))
     mixed = lengths_differ(results)
-    return [_row(name, group, local, dense, local_epochs(group[0]) if mixed else 1) for name, group in groups.items()]
+    rows = []
+    for name, group in groups.items():
+        alike = {key: other for key, other in groups.items() if total_epochs(other[0]) == total_epochs(group[0])}
+        dense, local = (_reference(alike, method) for method in ("fedavg", "local"))
+        rows.append(_row(name, group, local, dense, local_epochs(group[0]) if mixed else 1))
+    return rows
 
 
 def by_name(results: Sequence[Result]) -> dict[str, list[Result]]:
@@ -151,6 +155,12 @@ def local_epochs(result: Result) -> float:
     """Epochs of a round; records of older versions do not say and had one."""
     epochs: float = result.get("local_epochs", 1)
     return epochs if epochs >= 1 else 1 / round(1 / epochs)
+
+
+def total_epochs(result: Result) -> float:
+    """Local epochs of the run; exchanges without training apart."""
+    rounds: int = result["rounds"]
+    return round(rounds * local_epochs(result), 3)
 
 
 def lengths_differ(results: Sequence[Result]) -> bool:

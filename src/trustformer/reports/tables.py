@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from decimal import ROUND_CEILING, Context, Decimal
 from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 from trustformer.reports.summary import Recovered, Result, Row, Spread, summarise, unit
 
@@ -20,7 +22,7 @@ _TOO_WIDE = ("chrF", "G NLL", "without embeddings")
 """Columns that do not fit a terminal of eighty characters."""
 _WIDE = 150
 """Characters of a terminal that has room for all columns, cells in one line."""
-NOTE = "{scores}: mean over the clients' own models on the test set, NLL in nats per token{common}."
+NOTE = "{scores}: {scored} on the test set, NLL in nats per token{common}."
 SENT_NOTE = "kB: sent by and to a client in a {unit}, exchanges without training included, sealed, as counted."
 FEWER_NOTE = "Fewer bytes: against dense fp32 weights, up / down."
 PRIVACY_NOTE = (
@@ -69,9 +71,15 @@ def epsilon(promise: dict[str, Any] | None) -> str:
     """Return what a run spends; ∞ for a mechanism without noise, `-` for none."""
     if not promise or promise["epsilon"] is None:
         return "∞" if promise else "-"
-    numbers = list(dict.fromkeys(f"{promise[key]:.1f}" for key in ("epsilon", "epsilon_known_cohorts")))
+    numbers = list(dict.fromkeys(_upper(promise[key]) for key in ("epsilon", "epsilon_known_cohorts")))
     known = f" [{numbers[1]}]" if len(numbers) > 1 else ""
     return numbers[0] + known + (" a pair" if promise["unit"] == "pair" else "")
+
+
+def _upper(bound: float) -> str:
+    """An upper bound rounded up: to one decimal, or to two digits where it is below one."""
+    exact, up = Decimal(str(float(bound))), Context(prec=2, rounding=ROUND_CEILING)
+    return f"{up.create_decimal(exact) if exact < 1 else exact.quantize(Decimal('0.1'), ROUND_CEILING):f}"
 
 
 def factor(pair: tuple[float, float] | None) -> str:
@@ -105,6 +113,7 @@ def note(rows: Sequence[Row], left_out: Sequence[str] = ()) -> str:
     parts = {
         NOTE.format(
             scores=", ".join(name for name in ("BLEU", "chrF", "NLL") if name not in left_out),
+            scored=scored_models(result for row in rows for result in row.results),
             common="; G: the common model" if any(row.bleu_common for row in rows) else "",
         ): True,
         SENT_NOTE.format(unit=unit(rows)): any(row.total for row in rows),
@@ -114,6 +123,23 @@ def note(rows: Sequence[Row], left_out: Sequence[str] = ()) -> str:
         GAP_NOTE: any(row.recovered for row in rows),
     }
     return " ".join(text for text, wanted in parts.items() if wanted)
+
+
+def scored_models(results: Iterable[Result]) -> str:
+    """Return in words whose scores are shown: those of all clients, of the first ones, or of the common model."""
+    counts = {_scored(result) for result in results}
+    own = ["mean over the clients' own models"] if None in counts or not counts else []
+    for count in sorted(filter(None, counts)):
+        own.append("the first client's own model" if count == 1 else f"mean over the first {count} clients' own models")
+    if 0 not in counts:
+        return ", ".join(own)
+    return f"{', '.join(own)} (where there are none, the common model)" if own else "the common model"
+
+
+def _scored(result: Result) -> int | None:
+    """How many clients' own models were scored; None for those of all clients."""
+    scores = result.get(f"{result.get('metrics', ['bleu'])[0]}_per_client")
+    return None if scores is None or len(scores) >= result["clients"] else len(scores)
 
 
 def title(results: Sequence[Result]) -> str:
@@ -134,8 +160,8 @@ def results_table(results: Sequence[Result], width: int = 80) -> Table:
     rows, narrow = summarise(results), width < _WIDE
     left_out = _TOO_WIDE if narrow else ()
     table = Table(
-        title=title(results),
-        caption=note(rows, left_out),
+        title=Text(title(results), "table.title"),
+        caption=Text(note(rows, left_out), "table.caption"),
         title_justify="left",
         caption_justify="left",
         box=SIMPLE_HEAD,
@@ -147,8 +173,13 @@ def results_table(results: Sequence[Result], width: int = 80) -> Table:
         first = column == "method"
         table.add_column(fold(column), justify="left" if first else "right", no_wrap=not first)
     for line in lines:
-        table.add_row(*map(fold, line))
+        table.add_row(*plain(map(fold, line)))
     return table
+
+
+def plain(texts: Iterable[str]) -> list[Text]:
+    """Return texts for a terminal as they are: rich reads brackets and colons of a `str` as its markup."""
+    return [Text(text) for text in texts]
 
 
 def _folded(text: str) -> str:
@@ -183,10 +214,10 @@ def samples_table(results: Sequence[Result], runs: Sequence[Path], count: int = 
     sources = _lines(runs[0] / "translations" / "source.tsv")
     chosen = spread(len(sources), count)
     pairs = [sources[index].split("\t") for index in chosen]
-    table.add_row("source", *(pair[0] for pair in pairs))
-    table.add_row("reference", *(pair[1] for pair in pairs))
+    table.add_row("source", *plain(pair[0] for pair in pairs))
+    table.add_row("reference", *plain(pair[1] for pair in pairs))
     for name, translations in lines.items():
-        table.add_row(name, *(translations[index] for index in chosen))
+        table.add_row(*plain([name, *(translations[index] for index in chosen)]))
     return table
 
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 from trustformer.reports.summary import WAYS, Result, by_name, lengths_differ, local_epochs
-from trustformer.reports.tables import factor, title
+from trustformer.reports.tables import factor, plain, scored_models, title
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ METRICS = {
     "chrf": Metric("chrF", 1),
 }
 _NOTE = (
-    "Scores: mean over the clients' own models on the test set; G: the common model. NLL in nats per target. "
+    "Scores: {scored} on the test set; G: the common model. NLL in nats per target. "
     "kB: sent by and to a client in a {unit}, exchanges without training included, sealed, as counted. "
     "Fewer bytes: against dense fp32 weights, up / down."
 )
@@ -56,7 +57,7 @@ def rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
 
 def note(results: Sequence[Result]) -> str:
     """Return what the columns mean."""
-    return _NOTE.format(unit="local epoch" if lengths_differ(results) else "round")
+    return _NOTE.format(scored=scored_models(results), unit="local epoch" if lengths_differ(results) else "round")
 
 
 def _cells(group: Sequence[Result], epochs: float) -> list[str]:
@@ -81,8 +82,8 @@ def _number(values: Sequence[float], metric: str) -> str:
 def task_table(results: Sequence[Result]) -> Table:
     """Return the table for a terminal."""
     table = Table(
-        title=title(results),
-        caption=note(results),
+        title=Text(title(results), "table.title"),
+        caption=Text(note(results), "table.caption"),
         title_justify="left",
         caption_justify="left",
         box=SIMPLE_HEAD,
@@ -91,7 +92,7 @@ def task_table(results: Sequence[Result]) -> Table:
     for column in columns(results):
         table.add_column(column, justify="left" if column == "method" else "right")
     for row in rows(results):
-        table.add_row(*row)
+        table.add_row(*plain(row))
     return table
 
 

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Record-level DP-SGD (Abadi et al., CCS 2016, arXiv 1607.00133): what is protected is one sentence pair.
 
-Clipping and noise are Opacus' `DPOptimizer`. Its per-example gradients are not: they come from hooks on modules, which
-give wrong ones where weights are tied (embedding and output here), so each pair's gradient is computed by itself.
-Draws and noise come from the system, never from the run's seed, which is public: no two runs are the same.
+Clipping is Opacus' `DPOptimizer`. Per-example gradients are not: its own come from hooks on modules, which give wrong
+ones where weights are tied (embedding and output here), so each pair's gradient is computed by itself. Nor is noise: on
+a CPU torch's generator takes 32 bits of a seed and no more. Draws and noise come from the system, never from the run's
+seed, which is public: no two runs are the same.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import partial
 
@@ -58,7 +58,7 @@ class RecordTrainer(LocalTrainer):
             ) from None
         self._make, self._pairs, self._expected = DPOptimizer, batch_pairs, batch_pairs
         self._noise, self._clip = noise_multiplier, clipping_norm
-        self._generator = torch.Generator(model.device).manual_seed(int.from_bytes(os.urandom(7), "big"))
+        self._rng = np.random.default_rng()
 
     def _batches(self, examples: Sequence[Example], seed: Sequence[int]) -> list[list[int]]:
         """Poisson samples: each pair is in each batch with the same chance, independently; a batch may be empty."""
@@ -73,7 +73,6 @@ class RecordTrainer(LocalTrainer):
             noise_multiplier=self._noise,
             max_grad_norm=self._clip,
             expected_batch_size=self._expected,
-            generator=self._generator,
         )
         private.zero_grad()
         parameters, start = self._ends()
@@ -89,7 +88,12 @@ class RecordTrainer(LocalTrainer):
                     sample[row] = parameter.grad
         for sample, parameter in zip(samples, parameters, strict=True):
             parameter.grad_sample = sample  # type: ignore[attr-defined]
-        private.step()
+        private.clip_and_accumulate()
+        for parameter in parameters:
+            noise = torch.from_numpy(self._rng.normal(0, self._noise * self._clip, parameter.shape))
+            parameter.grad = parameter.summed_grad + noise.to(parameter)  # type: ignore[attr-defined]
+        private.scale_grad()
+        adam.step()
         private.zero_grad()
         return loss
 
