@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ import pytest
 from trustformer.attacks.membership import lira
 from trustformer.attacks.scores import auc, separation, true_positives
 from trustformer.cli import main
+from trustformer.experiment import attack, attack_text
 from trustformer.models.seq2seq import PRESETS
 
 Run = Callable[..., dict[str, Any]]
+NAMES = ["tokens", "sentences", "membership", "inversion", "sizes"]
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +27,13 @@ def recorded(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("attack") / "run"
     tiny_run(out, "record_messages=true")
     return out
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attacks with one probe and three steps: that they run, not what they find."""
+    monkeypatch.setattr(attack, "_INVERSION_STEPS", 3)
+    monkeypatch.setattr(attack_text, "_PROBES", ((1, 1),))
 
 
 def test_scores_are_what_they_say() -> None:
@@ -85,7 +95,7 @@ def test_a_run_without_messages_is_refused(tiny_run: Run, tmp_path: Path, capsys
 def test_all_attacks_run_on_a_model_with_one_layer_a_side(recorded: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["attack", str(recorded), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert list(report["attacks"]) == ["tokens", "sentences", "membership", "inversion", "sizes"]
+    assert list(report["attacks"]) == NAMES
     assert (report["skipped"], report["privacy"]) == ({}, None)
 
 
@@ -113,3 +123,108 @@ def test_an_attack_that_is_not_possible_leaves_the_others(
         assert "Membership" in out
         assert main(["attack", str(tmp_path / "run"), "--attack", "sentences"]) == 2
         assert "fewer tokens" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("values", "skipped"),
+    [
+        (["model.architecture=t5"], {"sentences": "marian", "inversion": "marian"}),
+        (["model.architecture=mbart"], {"sentences": "marian", "inversion": "marian"}),
+        (["model.task=causal-lm"], dict.fromkeys(("tokens", "sentences", "membership", "inversion"), "causal-lm")),
+        (["model.task=masked-lm"], dict.fromkeys(("tokens", "sentences", "membership", "inversion"), "masked-lm")),
+        (['model.freeze=["model.shared.weight"]'], {"tokens": "rows of tokens"}),
+        (['model.freeze=["model.encoder.*"]'], {"sentences": "self_attn.q_proj", "inversion": "encoder's layers"}),
+        (["model.lora_rank=4"], {"tokens": "rows of tokens", "sentences": "self_attn.q_proj"}),
+    ],
+    ids=["t5", "mbart", "gpt2", "bert", "frozen embedding", "frozen encoder", "adapters"],
+)
+def test_what_a_run_lacks_is_named_and_the_other_attacks_run(
+    few: None,
+    tiny_run: Run,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    values: list[str],
+    skipped: dict[str, str],
+) -> None:
+    if "model.lora_rank=4" in values:
+        pytest.importorskip("peft", reason="needs the extra lora")
+    tiny_run(tmp_path / "run", "record_messages=true", "rounds=1", *values)
+    assert main(["attack", str(tmp_path / "run"), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [name for name in NAMES if name not in skipped] == list(report["attacks"])
+    assert list(report["skipped"]) == list(skipped)
+    for name, lacking in skipped.items():
+        assert lacking in report["skipped"][name]
+        assert main(["attack", str(tmp_path / "run"), "--attack", name]) == 2
+        assert lacking in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("rounds", "skipped"), [(["12", "012"], []), (["12", "12"], ["membership"])], ids=["late", "never"]
+)
+def test_attacks_on_a_run_whose_first_client_was_not_there_at_first(
+    few: None,
+    tiny_run: Run,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    rounds: list[str],
+    skipped: list[str],
+) -> None:
+    cohorts = tmp_path / "cohorts.jsonl"
+    cohorts.write_text("".join(json.dumps({"present": list(present)}) + "\n" for present in rounds), "utf-8")
+    values = ("record_messages=true", f"clients.cohorts={cohorts}", "method.closing_exchanges=0")
+    tiny_run(tmp_path / "run", *values)
+    assert main(["attack", str(tmp_path / "run"), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [name for name in NAMES if name not in skipped] == list(report["attacks"])
+    assert [why for why in report["skipped"].values() if "client 0" in why] == list(report["skipped"].values())
+    updates = {row["message"] for row in report["attacks"]["tokens"] if row["message"].startswith("update of")}
+    assert updates == {"update of client 1, round 1", "update of client 2, round 1"}
+
+
+def test_one_update_alone_is_told_from_no_other(
+    few: None, tiny_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cohorts = tmp_path / "cohorts.jsonl"
+    cohorts.write_text(json.dumps({"present": ["0"]}) + "\n", "utf-8")
+    values = ("clients.min_clients=1", f"clients.cohorts={cohorts}", "method.closing_exchanges=0", "rounds=1")
+    tiny_run(tmp_path / "run", "record_messages=true", *values)
+    assert main(["attack", str(tmp_path / "run"), "--attack", "tokens", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)["attacks"]["tokens"]
+    assert [row for row in rows if row["attack"] == "whose" or row["adversary"] == "client"] == []
+
+
+def test_a_run_without_noise_is_said_to_bound_nothing_and_its_report_is_json(
+    tiny_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = ("method.name=dp_fedavg", "privacy.mechanism=enclave", "rounds=1")
+    tiny_run(tmp_path / "run", "record_messages=true", *values)
+    assert main(["attack", str(tmp_path / "run"), "--attack", "sizes"]) == 0
+    assert "ε of this run: ∞ (nothing bounds what its results tell)" in capsys.readouterr().out
+    text = (tmp_path / "run" / "attack.json").read_text("utf-8")
+    assert json.loads(text, parse_constant=pytest.fail)["privacy"]["epsilon"] is None
+
+
+@pytest.mark.filterwarnings("ignore")  # transformers on the special tokens of a model folder
+def test_special_tokens_are_those_of_the_tokenizer(
+    few: None, tiny_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same text in the same vocabulary under other numbers, the end token at 0, the pad token last."""
+    tiny_run(tmp_path / "first", "rounds=1", "method.name=local")
+    given, turned = tmp_path / "first" / "model", tmp_path / "turned"
+    shutil.copytree(given, turned)
+    vocabulary = json.loads((given / "vocab.json").read_text("utf-8"))
+    size = len(vocabulary)
+    (turned / "vocab.json").write_text(json.dumps({name: (i - 1) % size for name, i in vocabulary.items()}), "utf-8")
+    config = json.loads((given / "config.json").read_text("utf-8"))
+    ids = {"pad_token_id": size - 1, "decoder_start_token_id": size - 1, "eos_token_id": 0, "forced_eos_token_id": 0}
+    (turned / "config.json").write_text(json.dumps(config | ids), "utf-8")
+    counts = []
+    for folder in (given, turned):
+        run = tmp_path / f"run-{folder.name}"
+        tiny_run(run, "record_messages=true", "rounds=1", "method.closing_exchanges=0", f"model.preset={folder}")
+        assert main(["attack", str(run), "--json"]) == 0
+        report = json.loads(capsys.readouterr().out)
+        tokens = [(row["message"], row["attack"], row["tokens"]) for row in report["attacks"]["tokens"]]
+        counts.append((tokens, [row["chance"] for row in report["attacks"]["inversion"]], report["skipped"]))
+    assert counts[0] == counts[1]

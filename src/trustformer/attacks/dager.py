@@ -15,6 +15,7 @@ layer nothing is additive.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from copy import deepcopy
 
 import numpy as np
@@ -35,6 +36,29 @@ _DEEP = 1
 """Encoder layer, from 0, whose feed-forward gradient places tokens; the last one in a shallower encoder."""
 
 
+def lacking(model: Model, sent: Collection[str]) -> str:
+    """Return what keeps `Dager` from a model whose tensors of these names are sent; empty where nothing does."""
+    if model.config.model_type != "marian":
+        return f"DAGER reads models of the type marian, and this is {model.config.model_type}"
+    absent = [name for name in _read(model).values() if name not in sent]
+    return f"DAGER reads {absent[0]}, which is not sent: it is frozen, or has an adapter in its place" if absent else ""
+
+
+def _deep(model: Model) -> int:
+    return min(_DEEP, int(model.config.encoder_layers) - 1)
+
+
+def _read(model: Model) -> dict[str, str]:
+    """Names of the tensors whose gradients are read, by the space they give."""
+    names = {
+        "source": "encoder.layers.0.self_attn.q_proj",
+        "source 2": f"encoder.layers.{_deep(model)}.fc1",
+        "target": "decoder.layers.0.self_attn.q_proj",
+        "target 2": "decoder.layers.0.encoder_attn.q_proj",
+    }
+    return {space: f"model.{name}.weight" for space, name in names.items()}
+
+
 class Dager:
     """One gradient under attack.
 
@@ -44,27 +68,20 @@ class Dager:
         gradient: dL/dW by tensor name, or anything that may hold one, such as a drift.
 
     Raises:
-        ConfigError: the model is no Marian model, so that its layers are not these.
+        ConfigError: the model is no Marian model, so that its layers are not these, or a gradient is not there.
     """
 
     def __init__(self, model: Model, weights: Weights, gradient: Weights) -> None:
-        if model.config.model_type != "marian":
-            raise ConfigError(f"DAGER reads models of the type marian, and this is {model.config.model_type}")
+        if why := lacking(model, gradient):
+            raise ConfigError(why)
         set_weights(model, weights)
         self._model = deepcopy(model).eval().double().requires_grad_(False)
         inner = self._model.model
-        self._decoder, self._deep = inner.decoder.layers[0], min(_DEEP, len(inner.encoder.layers) - 1)
+        self._decoder, self._deep = inner.decoder.layers[0], _deep(model)
         self._E_VD = inner.shared.weight * inner.encoder.embed_scale
         self._P_LD = inner.encoder.embed_positions.weight
         self._pad, self._end = self._model.config.pad_token_id, self._model.config.eos_token_id
-        names = {
-            "source": "encoder.layers.0.self_attn.q_proj",
-            "source 2": f"encoder.layers.{self._deep}.fc1",
-            "target": "decoder.layers.0.self_attn.q_proj",
-            "target 2": "decoder.layers.0.encoder_attn.q_proj",
-        }
-        self._spaces = {key: RowSpace.of(gradient[f"model.{name}.weight"]) for key, name in names.items()}
-
+        self._spaces = {space: RowSpace.of(gradient[name]) for space, name in _read(model).items()}
         self._grids: dict[str, torch.Tensor] = {}
 
     def exact(self, side: str) -> bool:

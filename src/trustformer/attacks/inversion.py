@@ -16,6 +16,7 @@ import torch.nn.functional as functional
 
 from trustformer.codec.weights import Weights
 from trustformer.data.batches import Example
+from trustformer.errors import ConfigError
 from trustformer.models.seq2seq import Model, set_weights
 
 Report = Callable[[int, int], None]
@@ -37,12 +38,19 @@ def invert(
         steps: of Adam.
         seed: of the start.
         report: called with steps done and in all.
+
+    Raises:
+        ConfigError: the model is no Marian model, or nothing of its encoder's layers is sent.
     """
+    if model.config.model_type != "marian":
+        raise ConfigError(f"gradient matching reads models of the type marian, and this is {model.config.model_type}")
     set_weights(model, weights)
     model = deepcopy(model).eval()
     model.set_attn_implementation("eager")  # the fused attention has no second derivative
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     names = [name for name in parameters if name.startswith("model.encoder.layers")]
+    if not names:
+        raise ConfigError("gradient matching reads the encoder's layers, and none of them is sent: they are frozen")
     wanted = [torch.from_numpy(message[name]) for name in names]
     embedding_VD = model.model.shared.weight.detach() * model.model.encoder.embed_scale
     generator = torch.Generator().manual_seed(seed)

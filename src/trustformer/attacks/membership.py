@@ -87,10 +87,10 @@ def shadow_losses(
         rng = np.random.default_rng([seed, index])
         chosen = [public[i] for i in rng.choice(len(public), min(size, len(public)), replace=False)]
         weights, optimizer = start, OptimizerState()
-        for number in range(rounds):
+        for number in range(1, rounds + 1):
             result = trainer.train(weights, optimizer, chosen, seed=(seed, 1000 + index, number))
             weights, optimizer = result.weights, result.optimizer
             if report is not None:
-                report(index * rounds + number + 1, count * rounds)
+                report(index * rounds + number, count * rounds)
         rows.append(losses(model, weights, examples))
     return np.array(rows)

@@ -13,16 +13,25 @@ import numpy as np
 
 from trustformer.attacks.scores import Floats, auc
 from trustformer.codec.weights import Weights
+from trustformer.errors import ConfigError
 from trustformer.vq import Array
 
+NOT_SENT = "what is frozen, or has an adapter in its place, is never sent"
 _SHARED = 4
 """Directions taken away. With 0, 1, 2 and 4 of them 49, 93, 99.9 and 100 % of a gradient's tokens come first: random
 sentences, up to four (`benchmarks/screening/tolerances.py`)."""
 
 
 def embedding_of(drift: Weights, vocab_size: int) -> Array:
-    """Return the drift of the matrix with a row a token, (V, D); the first one if there are several."""
-    return next(values for values in drift.values() if values.ndim == 2 and len(values) == vocab_size)
+    """Return the drift of the matrix with a row a token, (V, D); the first one if there are several.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    for values in drift.values():
+        if values.ndim == 2 and len(values) == vocab_size:
+            return values
+    raise ConfigError(f"the messages hold no matrix with a row for each of {vocab_size:,} tokens", NOT_SENT)
 
 
 def token_scores(drift_VD: Array, shared: int = _SHARED) -> Floats:

@@ -25,12 +25,10 @@ class RowSpace:
     """A subspace given by what is orthogonal to it.
 
     Attributes:
-        rank: dimension of the space.
         complement: float64, orthonormal rows (C, D) that are orthogonal to the space.
-        full: whether the matrix had no numerical null space, so that `rank` was set, not found.
+        full: whether the matrix had no numerical null space, so that the dimension of the space was set, not found.
     """
 
-    rank: int
     complement: torch.Tensor
     full: bool
 
@@ -43,7 +41,7 @@ class RowSpace:
         rank = int((strengths > NOISE * strengths[0]).sum()) if strengths[0] > 0 else 0
         full = rank >= width
         rank = width // 2 if full else rank
-        return cls(rank, rows[rank:], full)
+        return cls(rows[rank:], full)
 
     def distances(self, X_ND: torch.Tensor) -> torch.Tensor:
         """Return how far each row is from the space, as a share of its length, in 0..1: float64 (N,)."""

@@ -11,8 +11,8 @@ The attacks are told the truth only to be scored.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -27,14 +27,11 @@ ADVERSARIES: tuple[Adversary, ...] = ("host", "client", "enclave")
 
 @dataclass(frozen=True)
 class Relayed:
-    """One sealed message as the host carries it; `seconds` since the run started."""
+    """One sealed message as the host carries it; of what the host sees of it, what the attacks use."""
 
-    round: int
-    client: str
     direction: str
     kind: str
     bytes: int
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -46,6 +43,7 @@ class Record:
         busy: seconds of local training by (round, client): in a deployment the time between two messages of a client.
         updates: opened updates by (round, client).
         aggregates: opened bodies of aggregates by round.
+        combined: clients whose updates are in the aggregate, by round.
         start: G_0.
         codec, common, seed: how to read bodies; `common` is whether the method has a common model.
     """
@@ -54,6 +52,7 @@ class Record:
     busy: Mapping[tuple[int, str], float]
     updates: Mapping[tuple[int, str], Update]
     aggregates: Mapping[int, bytes]
+    combined: Mapping[int, Collection[str]]
     start: Weights
     codec: Codec
     common: bool
@@ -78,16 +77,23 @@ class ModelView:
 
     updates: Mapping[tuple[int, str], Update]
     _record: Record
-    _references: dict[int, Weights] = field(default_factory=dict)
+    _last: tuple[int, Weights] | None = None
+
+    @property
+    def combined(self) -> Mapping[int, Collection[str]]:
+        """Whose updates are in the aggregate, by round: every client reads it in the manifest."""
+        return self._record.combined
 
     def reference(self, number: int) -> Weights:
-        """The model before round `number`: G, or where there is none what a client without text would hold."""
-        if number not in self._references:
-            if number == 1:
-                self._references[1] = self._record.start
-            else:
-                self._references[number] = self.after(number - 1, self._record.aggregates[number - 1])
-        return self._references[number]
+        """The model before round `number`: G, or where there is none what a client without text would hold.
+
+        The last one asked for is kept: later ones are computed from it, earlier ones from G_0.
+        """
+        at, weights = self._last if self._last and self._last[0] <= number else (1, self._record.start)
+        for earlier in range(at, number):
+            weights = apply_body(self._record, weights, earlier, self._record.aggregates[earlier])
+        self._last = (number, weights)
+        return weights
 
     @property
     def final(self) -> Weights:

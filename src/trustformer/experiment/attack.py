@@ -21,15 +21,13 @@ from trustformer.attacks.scores import Floats, separation
 from trustformer.attacks.sizes import lengths, timing
 from trustformer.attacks.view import ADVERSARIES, Adversary, as_client, as_enclave, as_host
 from trustformer.data.batches import Example
-from trustformer.data.tokenizer import EOS_ID
 from trustformer.errors import ConfigError
 from trustformer.experiment.attack_text import Rows, message_name, sentences, tokens
-from trustformer.experiment.recorded import Audited, load_audited
+from trustformer.experiment.recorded import MOST, Audited, load_audited
 from trustformer.experiment.reporter import Reporter
 from trustformer.training import LocalTrainer
 
 _INVERSION_STEPS = 300
-_MEMBERS = 400
 
 
 def attack(run: Path, names: Sequence[str], adversaries: Sequence[Adversary], reporter: Reporter) -> dict[str, Any]:
@@ -50,7 +48,7 @@ def attack(run: Path, names: Sequence[str], adversaries: Sequence[Adversary], re
     """
     audited = load_audited(run)
     torch.set_num_threads(audited.config.threads)
-    privacy = asdict(audited.prepared.guarantee) if audited.prepared.guarantee else None
+    privacy = audited.prepared.guarantee.to_dict() if audited.prepared.guarantee else None
     report: dict[str, Any] = {"run": audited.signature, "privacy": privacy, "attacks": {}, "skipped": {}}
     for name in names:
         possible, function = ATTACKS[name]
@@ -85,15 +83,24 @@ def _keep(audited: Audited, report: dict[str, Any]) -> None:
 
 
 def membership(audited: Audited, adversaries: Sequence[Adversary], reporter: Reporter) -> Rows:
-    """Whether a pair was in the first client's training data; the other adversary is the second client."""
+    """Whether a pair was in the first client's training data; the client that asks is the last one."""
+    audited.check_pairs()
     prepared, config = audited.prepared, audited.config
     victim, *_, observer = prepared.clients
-    members, outside = prepared.clients[victim][:_MEMBERS], audited.outside[:_MEMBERS]
+    view, trains = as_enclave(audited.record), prepared.method.trains
+    trained = [number for number, client in view.updates if client == victim and trains(number, config.rounds)]
+    if not trained:
+        raise ConfigError(f"client {victim}, whose text is asked about, sent no update after training")
+    members, outside = prepared.clients[victim][:MOST], audited.outside
     both = [*members, *outside]
+    public = _unseen(both, audited.known)
+    if not outside or not public:
+        what = "shadow models could learn from" if outside else "no client trained on"
+        raise ConfigError(f"the corpus has no text that {what}", "lower data.limit, or give other data.test")
     rounds = max(1, round(config.rounds * min(1, config.train.local_epochs)))
     trainer = LocalTrainer(prepared.model, whole_epochs(config.train), rounds=rounds)
     shadows = shadow_losses(
-        *(trainer, prepared.model, prepared.start, audited.known, both),
+        *(trainer, prepared.model, prepared.start, public, both),
         count=4,
         size=len(prepared.clients[victim]),
         rounds=rounds,
@@ -106,15 +113,19 @@ def membership(audited: Audited, adversaries: Sequence[Adversary], reporter: Rep
             client_view = as_client(audited.record, observer)
             attacked = {"final common model" if audited.record.common else "final centroids": client_view.final}
         else:
-            view = as_enclave(audited.record)
-            trains = prepared.method.trains
-            last = max(number for number, client in view.updates if client == victim and trains(number, config.rounds))
+            last = max(trained)
             attacked = {f"decoded model, round {last}": view.after(last, view.updates[last, victim].body)}
         for what, weights in attacked.items():
             loss_N = losses(prepared.model, weights, both)
             for name, score_N in (("loss", -loss_N), ("LiRA", lira(loss_N, shadows))):
                 rows.append(_member_row(adversary, what, name, score_N, len(members), config.seed))
     return rows
+
+
+def _unseen(scored: Sequence[Example], known: Sequence[Example]) -> list[Example]:
+    """Known text without what is scored: no shadow model may have seen any of that."""
+    pairs = {(*example.source, None, *example.target) for example in scored}
+    return [example for example in known if (*example.source, None, *example.target) not in pairs]
 
 
 def _member_row(adversary: str, what: str, name: str, score_N: Floats, members: int, seed: int) -> dict[str, Any]:
@@ -131,6 +142,7 @@ def _member_row(adversary: str, what: str, name: str, score_N: Floats, members: 
 
 def inversion(audited: Audited, adversaries: Sequence[Adversary], reporter: Reporter) -> Rows:
     """Gradient matching on the shortest sentence pair of the first client."""
+    audited.check_pairs()
     prepared = audited.prepared
     example = min(next(iter(prepared.clients.values())), key=lambda e: len(e.source) + len(e.target))
     weights = prepared.start
@@ -164,9 +176,10 @@ def inversion(audited: Audited, adversaries: Sequence[Adversary], reporter: Repo
 
 def _likely_guess(audited: Audited, example: Example) -> float:
     """Tokens in place when the most frequent token of known text is guessed everywhere, and the end at the end."""
-    counts = Counter(token for known in audited.known for token in known.source if token != EOS_ID)
+    end = audited.prepared.tokenizer.eos_id
+    counts = Counter(token for known in audited.known for token in known.source if token != end)
     guess = counts.most_common(1)[0][0]
-    return sum(token in (guess, EOS_ID) for token in example.source) / len(example.source)
+    return sum(token in (guess, end) for token in example.source) / len(example.source)
 
 
 def sizes(audited: Audited, adversaries: Sequence[Adversary], reporter: Reporter) -> Rows:

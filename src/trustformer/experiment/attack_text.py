@@ -9,22 +9,21 @@ from typing import Any
 
 import numpy as np
 
-from trustformer.attacks.dager import Dager
+from trustformer.attacks.dager import Dager, lacking
 from trustformer.attacks.probe import gradient, local_epoch, messages
-from trustformer.attacks.rows import embedding_of, silent, token_scores, whose
+from trustformer.attacks.rows import NOT_SENT, embedding_of, silent, token_scores, whose
 from trustformer.attacks.scores import Floats, Ranking, ranking
 from trustformer.attacks.sources import Sentence
-from trustformer.attacks.view import Adversary, as_client, as_enclave
+from trustformer.attacks.view import Adversary, as_client, as_enclave, difference
 from trustformer.codec.weights import Weights
 from trustformer.data.batches import Example
-from trustformer.data.tokenizer import EOS_ID, PAD_ID
 from trustformer.errors import ConfigError
+from trustformer.experiment.layers import embeddings_of
 from trustformer.experiment.recorded import Audited
 from trustformer.experiment.reporter import Reporter
 
 Rows = list[dict[str, Any]]
 
-_SPECIAL = {PAD_ID, EOS_ID}
 _PROBES = ((1, 3), (2, 3), (4, 3))
 """Sentences of a probe, and how many probes of that size."""
 _ATTEMPTS = 4
@@ -32,7 +31,10 @@ _ATTEMPTS = 4
 
 def tokens(audited: Audited, adversaries: Sequence[Adversary], reporter: Reporter) -> Rows:
     """Which tokens a text has: from messages of the run, and from a client with a few sentences."""
-    texts = {client: _token_set(examples) for client, examples in audited.prepared.clients.items()}
+    audited.check_pairs()
+    if not embeddings_of(audited.prepared.model) & audited.prepared.start.keys():
+        raise ConfigError("the messages hold no rows of tokens", NOT_SENT)
+    texts = {client: _token_set(audited, examples) for client, examples in audited.prepared.clients.items()}
     rows: Rows = []
     for adversary in adversaries:
         if adversary == "enclave":
@@ -49,6 +51,8 @@ def _recorded_tokens(audited: Audited, texts: dict[str, set[int]]) -> Rows:
     rows = []
     for client, drift in drifts.items():
         rows += _token_rows(audited, "enclave", f"update of client {client}, round 1", drift, texts[client])
+    if len(drifts) < 2:
+        return rows
     untold = set().union(*(_silent(audited, drift) for drift in drifts.values()))
     scores = {client: _score(audited, drift) for client, drift in drifts.items()}
     count, right = whose(scores, {client: texts[client] - untold for client in drifts})
@@ -59,30 +63,60 @@ def _recorded_tokens(audited: Audited, texts: dict[str, set[int]]) -> Rows:
 
 
 def _others_tokens(audited: Audited, texts: dict[str, set[int]]) -> Rows:
-    """As one client: the first aggregate without its own share tells about the others' text."""
-    me, *others = texts
+    """As one client: the first aggregate without its own share tells about the text of the others that are in it.
+
+    The client is told its share, which the others' numbers of examples decide.
+    """
+    me = next(iter(texts))
     view = as_client(audited.record, me)
-    total, own = view.reference(2), view.drift(1, me)
-    start, share = view.reference(1), 1 / len(texts)
-    rest = {name: values - start[name] - share * own[name] for name, values in total.items()}
-    present = set().union(*(texts[client] for client in others)) - texts[me]
+    rest, share = difference(view.reference(2), view.reference(1)), first_share(audited, me)
+    if share:
+        own = view.drift(1, me)
+        rest = {name: values - share * own[name] for name, values in rest.items()}
+    present = set().union(*(texts[client] for client in view.combined[1] if client != me)) - texts[me]
     return _token_rows(audited, "client", "first aggregate: tokens the client has not", rest, present, texts[me])
+
+
+def first_share(audited: Audited, client: str) -> float:
+    """Return the weight of a client's update in the first aggregate, as `aggregation` has it; 0 where it is not in it.
+
+    Of the trimmed mean it is what a client would weigh if nothing were cut off.
+    """
+    config, record = audited.config, audited.record
+    counts = {name: record.updates[1, name].num_examples for name in record.combined[1]}
+    if client not in counts:
+        return 0.0
+    if config.privacy.mechanism == "enclave":
+        return 1 / (config.clients.participation * config.clients.count)
+    if config.enclave.rule == "trimmed_mean":
+        return 1 / len(counts)
+    own, total, largest, most = counts[client], sum(counts.values()), max(counts.values()), config.clients.max_share
+    if len(counts) == 1 or largest <= most * total:
+        return own / total
+    return most if own == largest else (1 - most) * own / (total - largest)
 
 
 def _probed_tokens(audited: Audited, reporter: Reporter) -> Rows:
     rows = []
+    if why := lacking(audited.prepared.model, audited.prepared.start):
+        reporter.note(f"tokens without spans: {why}")
     for sentences, message, weights, drift, examples in _probes(audited, reporter):
-        present = _token_set(examples)
+        present = _token_set(audited, examples)
         where = f"{message}, {sentences} sentence{'s' if sentences > 1 else ''}"
         rows += _token_rows(audited, "enclave", where, drift, present)
-        dager = Dager(audited.prepared.model, weights, drift)
-        nearest = np.minimum(dager.token_distances("source"), dager.token_distances("target"))
-        rows.append(_token_row(audited, "enclave", where, "span", ranking(-nearest, present, _SPECIAL), present))
+        if not why:
+            dager = Dager(audited.prepared.model, weights, drift)
+            nearest = np.minimum(dager.token_distances("source"), dager.token_distances("target"))
+            found = ranking(-nearest, present, audited.special)
+            rows.append(_token_row(audited, "enclave", where, "span", found, present))
     return _average(rows, ("adversary", "message", "attack"))
 
 
 def sentences(audited: Audited, adversaries: Sequence[Adversary], reporter: Reporter) -> Rows:
     """Whole sentences of a client with a few, by DAGER."""
+    audited.check_pairs()
+    if why := lacking(audited.prepared.model, audited.prepared.start):
+        raise ConfigError(why)
     rows = []
     rng = np.random.default_rng(0)
     for count, message, weights, drift, examples in _probes(audited, reporter):
@@ -90,8 +124,8 @@ def sentences(audited: Audited, adversaries: Sequence[Adversary], reporter: Repo
         told = partial(reporter.progress, f"sentences · {message} of {count}", unit="steps")
         targets = dager.targets()
         sources = dager.sources(count, _ATTEMPTS, rng, told)  # an update says how many examples it is of
-        sides = {"source": _token_set(examples, "source"), "target": _token_set(examples, "target")}
-        found = {side: set(dager.tokens(side)) - _SPECIAL for side in sides}
+        sides = {side: _token_set(audited, examples, side) for side in ("source", "target")}
+        found = {side: set(dager.tokens(side)) - audited.special for side in sides}
         right = sum(len(found[side] & sides[side]) for side in sides)
         rows.append(
             {
@@ -152,8 +186,8 @@ def _score(audited: Audited, drift: Weights) -> Floats:
     return token_scores(embedding_of(drift, audited.prepared.model.config.vocab_size))
 
 
-def _token_set(examples: Iterable[Example], *sides: str) -> set[int]:
-    return {t for e in examples for side in sides or ("source", "target") for t in getattr(e, side)} - _SPECIAL
+def _token_set(audited: Audited, examples: Iterable[Example], *sides: str) -> set[int]:
+    return {t for e in examples for side in sides or ("source", "target") for t in getattr(e, side)} - audited.special
 
 
 def _silent(audited: Audited, drift: Weights) -> set[int]:
@@ -172,7 +206,7 @@ def _token_rows(
     known = known | _silent(audited, drift)
     if not present - known:
         return []
-    found = ranking(_score(audited, drift), present, {*_SPECIAL, *known})
+    found = ranking(_score(audited, drift), present, audited.special | known)
     return [_token_row(audited, adversary, message, "rows", found, present, known)]
 
 
@@ -191,7 +225,7 @@ def _token_row(
     for example in audited.known:
         for token in (*example.source, *example.target):
             counts_V[token] += 1
-    guess = ranking(counts_V, present, _SPECIAL | known)
+    guess = ranking(counts_V, present, audited.special | known)
     return {
         "adversary": adversary,
         "message": message,
@@ -199,7 +233,7 @@ def _token_row(
         "tokens": found.tokens,
         "found": found.found,
         "auc": found.auc,
-        "random": found.tokens / (vocab_size - len(_SPECIAL | known)),
+        "random": found.tokens / (vocab_size - len(audited.special | known)),
         "frequency": guess.found,
         "frequency_auc": guess.auc,
     }

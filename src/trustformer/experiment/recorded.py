@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from trustformer.attacks.view import Record, Relayed
 from trustformer.data.batches import Example, to_examples
+from trustformer.data.corpus import Pair
 from trustformer.data.marian import stored_tokenizer
 from trustformer.errors import ConfigError, DataError
 from trustformer.experiment.config import Config, load_config
@@ -21,6 +24,11 @@ from trustformer.message import Aggregate, Update
 from trustformer.methods import Codec
 from trustformer.vq import body_size
 
+MOST = 400
+"""Pairs that a membership attack scores: so many members and so many others, at most."""
+_ENOUGH = 100
+"""Pairs that the training file must have left to be the non-members."""
+
 
 @dataclass(frozen=True)
 class Audited:
@@ -28,7 +36,7 @@ class Audited:
 
     Attributes:
         record: what was sent; the views restrict it.
-        outside: pairs of the same corpus that no client trained on: non-members.
+        outside: pairs of the same corpus that no client trained on: non-members, at most `MOST`.
         known: text every adversary has: the public share, or the validation set where there is none.
     """
 
@@ -39,6 +47,17 @@ class Audited:
     signature: str
     outside: list[Example]
     known: list[Example]
+
+    @property
+    def special(self) -> set[int]:
+        """Tokens of no text: the tokenizer's pad and end."""
+        return {self.prepared.tokenizer.pad_id, self.prepared.tokenizer.eos_id}
+
+    def check_pairs(self) -> None:
+        """Raise `ConfigError` where a model was not trained on sentence pairs."""
+        task = self.config.model.task
+        if task != "translation":
+            raise ConfigError(f"this attack reads pairs of translation, and the run's task is {task}")
 
 
 def load_audited(run: Path) -> Audited:
@@ -78,8 +97,7 @@ def _read(directory: RunDirectory, config: Config, prepared: Prepared, codec: Co
         relayed = []
         for line in lines:
             fields = json.loads(line)
-            del fields["file"]
-            relayed.append(Relayed(**fields))
+            relayed.append(Relayed(fields["direction"], fields["kind"], fields["bytes"]))
         updates = {}
         for path in sorted((folder / "opened").glob("round-*-client-*.update")):
             update = Update.from_bytes(path.read_bytes(), body_size(codec.upload))
@@ -90,18 +108,20 @@ def _read(directory: RunDirectory, config: Config, prepared: Prepared, codec: Co
             aggregates[aggregate.round] = aggregate.body
     except OSError as error:
         raise ConfigError(f"{folder} cannot be read: {error.strerror}", "run it again, with another --out") from None
-    if not updates or sorted(aggregates) != list(range(1, len(aggregates) + 1)):
+    rounds = directory.rounds()
+    combined = {entry["round"]: _combined(entry) for entry in rounds}
+    known = {(number, client) for number, clients in combined.items() for client in clients}
+    if not known or known - updates.keys() or sorted(aggregates) != sorted(combined):
         raise ConfigError(f"{folder} lacks messages of the run", "run it again, with another --out")
     busy = {
-        (entry["round"], client): seconds
-        for entry in directory.rounds()
-        for client, seconds in entry["training_seconds"].items()
+        (entry["round"], client): seconds for entry in rounds for client, seconds in entry["training_seconds"].items()
     }
     return Record(
         relayed=tuple(relayed),
         busy=busy,
         updates=updates,
         aggregates=aggregates,
+        combined=combined,
         start=prepared.start,
         codec=codec,
         common=prepared.method.common,
@@ -109,17 +129,31 @@ def _read(directory: RunDirectory, config: Config, prepared: Prepared, codec: Co
     )
 
 
+def _combined(entry: dict[str, Any]) -> tuple[str, ...]:
+    """Clients of a round whose updates were combined; `adopted` says that a run went on after that."""
+    told, late = entry["status"], entry["late"]
+    return tuple(c for c in entry["present"] if c not in late and told.get(c) in ("accepted", "adopted"))
+
+
 def _other_text(config: Config, prepared: Prepared) -> tuple[list[Example], list[Example]]:
     """Non-members and publicly known text.
 
-    Non-members come from the training file where `data.limit` leaves some: they differ from members in nothing else.
+    Non-members come from the training file, after the pairs that were used, where `data.limit` leaves enough of them:
+    they differ from members in nothing else. Where it does not, they come from the test set. None equals a member.
     """
     corpus, limit = prepared.corpus, config.data.limit
-    whole = msgspec.structs.replace(config, data=msgspec.structs.replace(config.data, limit=0))
-    outside, public = corpus.test + corpus.valid, load_corpus(config)[1]
+    public = load_corpus(config)[1]
+    members = {(pair.source, pair.target) for pair in corpus.train}
+    unused: list[Pair] = []
     if limit and config.data.source != "toy" and not config.clients.folders:
-        unused = load_corpus(whole)[0].train[limit : 2 * limit]
-        outside = unused if len(unused) >= len(outside) else outside
+        whole = msgspec.structs.replace(config, data=msgspec.structs.replace(config.data, limit=0))
+        unused = _without(members, load_corpus(whole)[0].train[limit:])
+    held_out = corpus.test + corpus.valid if public else corpus.test  # shadow models learn from `known`
+    outside = (unused if len(unused) >= _ENOUGH else _without(members, held_out))[:MOST]
     length = config.model.max_length
     known = public or corpus.valid
     return to_examples(outside, prepared.tokenizer, length), to_examples(known, prepared.tokenizer, length)
+
+
+def _without(members: Collection[tuple[str, str]], pairs: Sequence[Pair]) -> list[Pair]:
+    return [pair for pair in pairs if (pair.source, pair.target) not in members]
