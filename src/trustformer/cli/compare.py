@@ -75,7 +75,7 @@ def _show(results: list[dict[str, Any]], written: list[Path], runs: list[Path]) 
     from trustformer.reports.tables import results_table, samples_table
     from trustformer.reports.task_tables import task_table
 
-    console = Console()
+    console = Console(markup=False, emoji=False)  # names and paths as they are
     if results[0].get("task", "translation") == "translation":
         console.print(results_table(results, console.width))
         console.print(samples_table(results, runs))

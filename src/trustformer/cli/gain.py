@@ -54,7 +54,7 @@ def _show(report: dict[str, Any], run: Path) -> None:
 
     from trustformer.reports.gains import gain_tables
 
-    console = Console()
+    console = Console(markup=False, emoji=False)  # names and paths as they are
     for table in gain_tables(report):
         console.print(table)
     if not report["local"]:

@@ -107,7 +107,7 @@ def _show(result: dict[str, Any], out: Path) -> None:
     from trustformer.reports.tables import results_table
     from trustformer.reports.task_tables import task_table
 
-    console = Console()
+    console = Console(markup=False, emoji=False)  # names and paths as they are
     translation = result.get("task", "translation") == "translation"
     console.print(results_table([result], console.width) if translation else task_table([result]))
     console.print(f"record: {out}", highlight=False)
