@@ -37,7 +37,6 @@ from trustformer.enclave.config import RunConfig
 from trustformer.enclave.measurement import simulated_measurement
 from trustformer.enclave.protocol import (
     MAX_MESSAGE,
-    NO_BOOT,
     NO_HASH,
     Hello,
     Manifest,
@@ -52,6 +51,7 @@ from trustformer.enclave.protocol import (
     split_signed,
 )
 from trustformer.errors import MessageError, ProtocolError, RoundsGoneError, SealError, TrustformerError
+from trustformer.federation.channel import NO_BOOT
 from trustformer.federation.remote import RemoteEnclave
 from trustformer.message import Aggregate, Codebook, Dense, Group, Layout, Reader, TensorSpec, Update
 from trustformer.secure.identity import Identity

@@ -18,6 +18,7 @@ from trustformer.attestation.simulated import SimulatedAttester
 from trustformer.enclave.config import RunConfig
 from trustformer.enclave.measurement import simulated_measurement
 from trustformer.enclave.protocol import NO_HASH
+from trustformer.experiment.config import ClientsConfig, Config
 from trustformer.federation.channel import Channel, Position
 from trustformer.federation.common import longest_answer
 from trustformer.flower.conversation import Conversation
@@ -68,6 +69,8 @@ def make(folder: Path, clients: int, parameters: int, coding: Coding, rounds: in
     for path in (host / "nodes", host / "enclave"):
         path.mkdir(parents=True)
     (host / "terms.bin").write_bytes(terms.to_bytes())
+    config = Config(clients=ClientsConfig(max_lag=rounds))
+    (host / "config.toml").write_text(config.to_toml(), "utf-8")
     (host / "host.toml").write_text(HostConfig(listen=address).to_toml(), "utf-8")
     make_tls(host / "tls", ["127.0.0.1", "localhost"])
     root = SimulatedAttester.create(

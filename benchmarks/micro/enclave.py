@@ -32,7 +32,6 @@ from trustformer.enclave.config import RunConfig
 from trustformer.enclave.measurement import simulated_measurement
 from trustformer.enclave.protocol import (
     MAX_MESSAGE,
-    NO_BOOT,
     NO_HASH,
     Hello,
     Manifest,
@@ -44,6 +43,7 @@ from trustformer.enclave.protocol import (
     signed_body,
     split_signed,
 )
+from trustformer.federation.channel import NO_BOOT
 from trustformer.federation.remote import RemoteEnclave
 from trustformer.message import Codebook, Coding, Dense, Group, Layout, Reader, TensorSpec, Update
 from trustformer.secure.identity import Identity

@@ -162,6 +162,28 @@ def test_two_federations_do_not_share_a_folder(tmp_path: Path) -> None:
     Federation(modules(), COUNTS, tmp_path, rounds=1)
 
 
+def test_what_is_closed_exchanges_no_more_and_a_forked_process_keeps_no_folder(tmp_path: Path) -> None:
+    federation = Federation(modules(), COUNTS, tmp_path, rounds=1)
+    lock = next(file for file in Path("/proc/self/fd").iterdir() if file.exists() and file.resolve().name == "lock")
+    held = os.dup(int(lock.name))  # as a worker of a data loader, forked meanwhile, has it open
+    try:
+        federation.close()
+        with pytest.raises(ProtocolError, match="closed"):
+            federation.exchange()
+        assert Federation(modules(), COUNTS, tmp_path, rounds=1).rounds == 0
+    finally:
+        os.close(held)
+
+
+def test_a_federation_that_was_refused_leaves_no_first_model(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="exchanges nothing"):
+        Federation(modules(1), COUNTS, tmp_path, rounds=1, method=MethodConfig(name="local"))
+    own = modules(2)
+    weights = get_weights(own[0])
+    Federation(own, COUNTS, tmp_path, rounds=1)
+    assert same(get_weights(own[1]), weights)
+
+
 def test_a_folder_without_an_exchange_goes_on_with_its_first_model(tmp_path: Path) -> None:
     first, other = modules(1), modules(2)
     Federation(first, COUNTS, tmp_path, rounds=1).close()

@@ -10,7 +10,7 @@ _EPILOG = """\
 examples:
   trustformer report runs/mine --out runs/mine
   trustformer report runs/demo --out runs/demo                 all runs of a comparison
-  trustformer report runs/a runs/b runs/c --out reports/abc    runs on the same data
+  trustformer report runs/a runs/b runs/c --out reports/abc    runs of one model on the same data
 
 report.html is one file that loads nothing: open it anywhere, offline too.
 """

@@ -86,6 +86,8 @@ def membership(audited: Audited, adversaries: Sequence[Adversary], reporter: Rep
     """Whether a pair was in the first client's training data; the client that asks is the last one."""
     audited.check_pairs()
     prepared, config = audited.prepared, audited.config
+    if len(prepared.clients) < 2:
+        raise ConfigError("nobody is there to ask: the run has one client")
     victim, *_, observer = prepared.clients
     view, trains = as_enclave(audited.record), prepared.method.trains
     trained = [number for number, client in view.updates if client == victim and trains(number, config.rounds)]
@@ -176,6 +178,8 @@ def inversion(audited: Audited, adversaries: Sequence[Adversary], reporter: Repo
 
 def _likely_guess(audited: Audited, example: Example) -> float:
     """Tokens in place when the most frequent token of known text is guessed everywhere, and the end at the end."""
+    if not audited.known:
+        raise ConfigError("there is no public text to guess from", "set tokenizer.train_on, or data.valid")
     end = audited.prepared.tokenizer.eos_id
     counts = Counter(token for known in audited.known for token in known.source if token != end)
     guess = counts.most_common(1)[0][0]

@@ -80,9 +80,15 @@ class RunDirectory:
         with open(self.path / "lock", "a", encoding="utf-8") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            except BlockingIOError:
                 raise ConfigError(f"{self.path}: another process runs here", "wait for it, or end it") from None
-            yield
+            except OSError:
+                pass  # a file system without locks
+            try:
+                yield
+            finally:
+                with suppress(OSError):
+                    fcntl.flock(file, fcntl.LOCK_UN)  # a process forked meanwhile holds the file open
 
     def make(self) -> None:
         """Make the folder, for its owner alone, unless it is there: it will hold models and translated text.

@@ -122,12 +122,14 @@ class Federation:
         """Send what every module has learnt since the last exchange, and change the modules to what comes back.
 
         Raises:
-            TrustformerError: what went wrong; modules are as they were. Called again it goes on with what had been
-                sent: training since then stays in the modules and counts in the next exchange.
+            TrustformerError: what went wrong; modules are as they were. Called again, unless the enclave has died too
+                often, it goes on with what had been sent: training since then stays in the modules and counts in the
+                next exchange.
         """
         if self._interrupted:
             raise ProtocolError(
-                "an exchange was interrupted", "call close(), and make the federation again with the same folder"
+                "an exchange was interrupted, or the federation closed",
+                "call close(), and make the federation again with the same folder",
             )
         self._interrupted = True  # of what an interrupted request has done in the enclave nothing is known
         try:
@@ -174,6 +176,7 @@ class Federation:
 
     def close(self) -> None:
         """End the enclave's process, if it has one, and let go of the folder. May be called again."""
+        self._interrupted = True  # two that exchange in one folder would each release a result
         self._held.close()
 
     def _settle(self) -> None:

@@ -64,17 +64,17 @@ _UNSEEN = Example([], [])
 
 
 def _begun_from(directory: RunDirectory, start: Weights) -> Weights:
-    """The first common model: that of the folder, where a script made again begins with other random modules."""
+    """The first common model: once agreed that of the folder, since a script made again has other random modules."""
     path = directory.path / "start.safetensors"
-    try:
-        kept = load_file(path) if path.exists() else {}
-    except (SafetensorError, OSError) as error:
-        raise ConfigError(f"{path} is damaged: {error}", "begin another federation in another folder") from None
-    if {name: values.shape for name, values in kept.items()} == {name: values.shape for name, values in start.items()}:
-        return {name: kept[name] for name in start}
     if not (directory.path / "terms.bin").exists():
         directory.write(path.name, save(start))
-    return start
+        return start
+    try:
+        kept = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ConfigError(f"{path} is damaged: {error}", "begin another federation in another folder") from None
+    same = {name: values.shape for name, values in kept.items()} == {name: own.shape for name, own in start.items()}
+    return {name: kept[name] for name in start} if same else start  # the terms refuse another model
 
 
 class Own:
