@@ -155,3 +155,11 @@ def test_a_reader_that_goes_away_is_no_crash(finished: Path) -> None:
 def test_the_record_names_its_clients(finished: Path) -> None:
     result = json.loads((finished / "result.json").read_text("utf-8"))
     assert sorted(result["weights_digest"]) == sorted(path.name for path in (finished / "clients").iterdir())
+
+
+def test_a_clients_folder_of_a_deployment_is_no_run(cli: Cli, tmp_path: Path) -> None:
+    for name in ("node.toml", "config.toml"):
+        (tmp_path / name).write_text("")
+    code, _, err = cli("translate", tmp_path, stdin=b"x\n")
+    assert code == 2
+    assert f"give {tmp_path / 'model'}" in err

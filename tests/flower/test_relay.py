@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -311,3 +312,40 @@ def test_an_enclave_whose_state_was_removed_learns_the_round_and_serve_goes_on(
     again.end()
     assert again.said.has("failed with 'ProtocolError'")  # the first to come: alone it is not believed
     assert records(fed.fed) == before
+
+
+def test_a_client_that_missed_the_end_gets_it_of_another_boot_when_one_that_finished_stands_by(
+    made: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The new boot has heard nobody say that the last round is held, and gives its key to nobody before."""
+    monkeypatch.setattr("trustformer.flower.relay._LONG", 0.5)
+    monkeypatch.setattr("trustformer.flower.member._LONG", 0.5)
+    fed = made(deadline=DEADLINE, probe=60.0)
+    fed.start("0", "1")
+    for number in (1, 2):
+        done = 2 * number
+        fed.until(lambda done=done: [p.note for _, p in fed.wire.sent if p.kind == "done"].count("accepted") == done)
+        fed.skip(DEADLINE)
+    fed.until(lambda: {c for c, p in fed.wire.sent if p.note == "finished"} == {"0", "1"})
+    fed.skip(DEADLINE)
+    fed.end()
+    assert fed.said.has("without the last round: 2")
+    again = Threaded(fed.fed, Wire(), monkeypatch)
+    again.start("2")
+    again.until(lambda: again.said.has("2: may need clients that have finished to join again"))
+    again.until(lambda: again.said.has("waiting for the newest round's key"))
+    again.start("0")
+    again.end()
+    assert ("0", "standing by") in [(c, p.note) for c, p in again.wire.sent]
+    assert len({result["common_digest"] for result in results(fed.fed).values()}) == 1
+
+
+def test_a_client_with_the_node_key_of_another_is_refused_by_name(made: Make) -> None:
+    fed = made(deadline=DEADLINE, probe=60.0)
+    identity = fed.fed / "client-1" / "identity.key"
+    for name in ("identity.key", "node.toml"):  # client 0's person in the place of client 1
+        shutil.copy(fed.fed / "client-0" / name, fed.fed / "client-1" / name)
+    fed.start("1")
+    fed.until(lambda: fed.said.has("client 0 comes with the node key of client 1"))
+    assert identity.stat().st_mode & 0o077 == 0
+    fed.wire.cut = True

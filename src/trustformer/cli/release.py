@@ -21,12 +21,11 @@ if TYPE_CHECKING:
 MAX_KEY_BYTES = 128
 PIN_EXAMPLES = """\
 examples:
-  trustformer attest pin --policy policy.toml --release release.json --publisher publisher.pub
   trustformer attest pin --policy policy.toml --release release.json --publisher 3b6a27bc...
 
 The release's measurements take the place of those in the policy; minimums are raised, never lowered, and advisories
-added. A release older than the publisher's last one in the policy is refused. While an old enclave must still be
-accepted, pin a release that lists its measurement too.
+added. A release of an earlier date than the publisher's last one in the policy is refused. While an old enclave must
+still be accepted, pin a release that lists its measurement too.
 """
 SIGN_EXAMPLES = """\
 examples:

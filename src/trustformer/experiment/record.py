@@ -65,6 +65,8 @@ class RunDirectory:
     @classmethod
     def existing(cls, path: Path) -> RunDirectory:
         """Open a run directory for reading; raises `ConfigError` if it is none."""
+        if (path / "node.toml").is_file():
+            raise ConfigError(f"{path} is a client's folder of a deployment, not a run", f"give {path / 'model'}")
         if not (path / "config.toml").is_file():
             lacks = "it has no config.toml" if path.is_dir() else "there is no such folder"
             raise ConfigError(f"{path} is not a run directory: {lacks}", "give one that trustformer run made")

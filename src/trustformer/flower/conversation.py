@@ -27,7 +27,7 @@ _SILENT = 3.0
 """Seconds that a reason not to be connected may last before it is shown: a SuperLink refuses nodes as it starts."""
 _HOSTS = (ProtocolError, SealError, MessageError, EnclaveLostError)
 """Errors that a host can tell of; after each of them it may be asked again."""
-COMMANDS = ("take part", "finish", "sponsor")
+COMMANDS = ("take part", "finish", "sponsor", "stand by")
 
 
 class _SilentError(LostError):

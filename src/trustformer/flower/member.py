@@ -43,6 +43,7 @@ from trustformer.flower.agreement import experiment_digest
 from trustformer.flower.conversation import Conversation, RemoteSponsor, SupersededError
 from trustformer.flower.node import BUSY, LostError, Node
 from trustformer.flower.parcel import Parcel
+from trustformer.flower.record import STANDING
 from trustformer.flower.settings import NodeConfig
 from trustformer.methods import build
 from trustformer.models.adapters import merged
@@ -54,6 +55,8 @@ from trustformer.training import LocalTrainer, device_of, nearest_on
 PASSING = (ProtocolError, EnclaveLostError, SealError, MessageError, LostError)
 """Failures after which the host may ask again; any other ends `join`."""
 _RELEASE_PAUSE = 0.3
+_LONG = 15.0
+"""Seconds after which it is said what is waited for."""
 
 
 class Member:
@@ -174,6 +177,10 @@ class Member:
                 self._greet()
             self._line.done("", self._client.share_common(command.body))
             return False
+        if command.kind == "stand by":
+            self._greet()
+            self._line.done(STANDING)
+            return False
         if command.kind == "finish":
             self._greet()
             if self._client.state.round < self._terms.rounds:
@@ -202,7 +209,7 @@ class Member:
         return status
 
     def _greet(self) -> None:
-        deadline = time.monotonic() + self.settings.patience
+        began, told = time.monotonic(), False
         while True:
             try:
                 self._client.greet()
@@ -213,8 +220,14 @@ class Member:
                 self._client.ask_common(RemoteSponsor(self._line))
                 return
             except NotReleasedError:
-                if time.monotonic() > deadline:
+                waited = time.monotonic() - began
+                if waited > self.settings.patience:
                     raise
+                if not told and waited > _LONG:
+                    told = True
+                    self._reporter.note(
+                        "waiting for the newest round's key: other clients have to say that they hold it"
+                    )
                 time.sleep(_RELEASE_PAUSE)
 
     def _report(self, number: int, what: str, done: int, total: int) -> None:

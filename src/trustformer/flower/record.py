@@ -16,6 +16,9 @@ from trustformer.experiment.record import RunDirectory
 from trustformer.federation.host import Host, split_kept
 from trustformer.federation.ledger import Ledger
 
+STANDING = "standing by"
+"""What a client says that has nothing more to do and stays for the others."""
+
 
 class Record:
     """The host's record of a deployment.
@@ -63,6 +66,11 @@ class Record:
     def status(self, client: str, status: str) -> None:
         """A client's receipt in the open round."""
         self._statuses[client] = status
+
+    @property
+    def standing(self) -> set[str]:
+        """Clients that had finished earlier and are here for the others."""
+        return {client for client, status in self._statuses.items() if status == STANDING}
 
     def close(self, number: int, host: Host) -> None:
         """Round `number` is closed: write who was combined, who was late, and what it took."""

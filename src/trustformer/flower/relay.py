@@ -20,6 +20,8 @@ from trustformer.flower.record import Record
 from trustformer.flower.settings import HostConfig
 from trustformer.flower.switchboard import Line, Switchboard
 
+_LONG = 15.0
+"""Seconds: until it is said what the end may be waiting for, and for clients that are let go."""
 _STATUS_EVERY = 10.0
 _REFUSED = 10.0
 """Seconds until a close that the enclave refused is tried again: clients that confirm its state may come by then."""
@@ -145,23 +147,41 @@ class Relay:
 
     def _finish(self) -> None:
         """Let every client that is online take over the last round and end."""
-        deadline = time.monotonic() + self._settings.deadline
+        started = time.monotonic()
+        clients = {line.client for line in self._board.lines}
+        earlier, told = set(self._record.finished), False
         self._board.renew()
         self._note("all rounds are closed; clients take over the last one")
-        while time.monotonic() < deadline:
+        while time.monotonic() - started < self._settings.deadline:
             self._board.pump()
             done = self._record.finished
             self._board.command(Parcel("finish"), done)
             waiting = [line for line in self._board.lines if line.client not in done and not line.out]
             if not any(self._expected(line, late=False) for line in waiting):
                 break
+            # A new boot of the enclave gives out the last round when enough clients have told it that they hold it.
+            self._board.command(Parcel("stand by"), clients - earlier | self._record.standing)
+            if earlier and not told and time.monotonic() - started > _LONG:
+                told = True
+                self._note(
+                    f"{', '.join(line.client for line in waiting)}: may need clients that have finished to join again"
+                )
             self._board.pause()
+        self._dismiss(clients)
         self._board.pump()  # what a client said before it left
         missing = [line.client for line in self._board.lines if line.client not in self._record.finished]
         if missing:
             self._note(
                 f"without the last round: {', '.join(missing)}; when they are back, start serve again and they join"
             )
+
+    def _dismiss(self, clients: set[str]) -> None:
+        """Let clients go that had finished earlier and came back to stand by."""
+        until = time.monotonic() + _LONG
+        while (standing := self._record.standing) and time.monotonic() < until:
+            self._board.command(Parcel("finish"), clients - standing)
+            self._board.pause()
+            self._board.pump()
 
     def _status(self, number: int, accepted: set[str], deadline: float, started: float) -> None:
         now = time.monotonic()

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from trustformer.enclave.protocol import Hello, split_signed
 from trustformer.errors import EnclaveLostError, MessageError, ProtocolError, SealError, TrustformerError
 from trustformer.federation.host import Host, Link
 from trustformer.flower.parcel import MAX_ANSWER, Parcel
@@ -196,6 +197,7 @@ class Switchboard:
         """Pass a request to the enclave; return the id of the message with its answer."""
         try:
             if parcel.kind == "hello":
+                _check_line(line, parcel.body)
                 body = line.link.hello(parcel.body)
             elif parcel.kind == "upload":
                 body = line.link.upload(parcel.body)
@@ -241,6 +243,16 @@ class Switchboard:
             return
         reply = line.link.ask_common(asked.request, lambda _: sponsor.link.answer_common(parcel.body))
         self._send(line, Parcel("answer", call=call, body=enc(sponsor.client, reply)))
+
+
+def _check_line(line: Line, hello: bytes) -> None:
+    """Refuse a client on another one's line: whoever is asked there would be believed to have answered."""
+    try:
+        said = Hello.from_bytes(split_signed(hello, "hello")[0]).client_id
+    except MessageError:
+        return  # the enclave says what is wrong with it
+    if said != line.client:
+        raise MessageError(f"client {said} comes with the node key of client {line.client}")
 
 
 def _error(error: TrustformerError, call: int) -> Parcel:

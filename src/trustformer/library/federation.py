@@ -7,7 +7,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from weakref import proxy
+from weakref import finalize, proxy
 
 import msgspec
 from msgspec.structs import replace
@@ -96,7 +96,7 @@ class Federation:
             self._settle()
             for own, client in zip(self._owns, self._parties.clients, strict=True):
                 own.begin(client.state.weights)
-            self._held = held.pop_all()
+            self._end = finalize(self, held.pop_all().close)  # at the program's end, or when this is dropped
         alive = proxy(self)  # not itself: a federation that is dropped lets go of its folder at once
         self._barrier = threading.Barrier(len(modules), action=lambda: alive.exchange())
 
@@ -177,7 +177,7 @@ class Federation:
     def close(self) -> None:
         """End the enclave's process, if it has one, and let go of the folder. May be called again."""
         self._interrupted = True  # two that exchange in one folder would each release a result
-        self._held.close()
+        self._end()
 
     def _settle(self) -> None:
         """Let clients adopt what the enclave had combined when an exchange was cut off."""
