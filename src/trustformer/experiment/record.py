@@ -65,8 +65,6 @@ class RunDirectory:
     @classmethod
     def existing(cls, path: Path) -> RunDirectory:
         """Open a run directory for reading; raises `ConfigError` if it is none."""
-        if (path / "node.toml").is_file():
-            raise ConfigError(f"{path} is a client's folder of a deployment, not a run", f"give {path / 'model'}")
         if not (path / "config.toml").is_file():
             lacks = "it has no config.toml" if path.is_dir() else "there is no such folder"
             raise ConfigError(f"{path} is not a run directory: {lacks}", "give one that trustformer run made")
@@ -155,6 +153,10 @@ class RunDirectory:
     def finished(self) -> dict[str, Any]:
         """Return the result; raises `ConfigError` while the run is not finished."""
         result = self.result()
+        if result is None and (self.path / "node.toml").is_file():
+            raise ConfigError(
+                f"{self.path} is a client's folder of a deployment, not a run", f"give {self.path / 'model'}"
+            )
         if result is None:
             hint = f"go on with it: trustformer run --out {shlex.quote(str(self.path))} --resume"
             raise ConfigError(f"{self.path} is not finished", hint)
