@@ -120,7 +120,7 @@ def test_a_client_back_too_late_to_catch_up_ends_with_the_common_model_of_one_th
     fed.until(lambda: ("2", "finished") in [(c, p.note) for c, p in fed.wire.sent])
     assert fed.said.has("client 2 is 3 rounds behind: taking the dense common model")
     assert len({result["common_digest"] for result in results(fed.fed).values()}) == 1
-    fed.wire.cut = True
+    fed.cut_off()
 
 
 def test_every_answer_twice_counts_once(made: Make, tiny_run: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
@@ -348,4 +348,4 @@ def test_a_client_with_the_node_key_of_another_is_refused_by_name(made: Make) ->
     fed.start("1")
     fed.until(lambda: fed.said.has("client 0 comes with the node key of client 1"))
     assert identity.stat().st_mode & 0o077 == 0
-    fed.wire.cut = True
+    fed.cut_off()

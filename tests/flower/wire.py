@@ -15,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 from flwr.app import Message, Metadata
 from flwr.app.message import make_message
@@ -45,7 +46,7 @@ class Wire:
         held: whether a client's reply is kept back; asked again until it is not.
         lost: whether a client's reply never comes, as of a node that died; its message ends in an error.
         copies: how often each reply comes to the host.
-        cut: whether the next look into a mailbox fails for good.
+        cut: whether the next look into a mailbox, or for replies, fails for good.
     """
 
     def __init__(self) -> None:
@@ -77,6 +78,8 @@ class Wire:
         yield self
 
     def nodes(self) -> set[int]:
+        if self.cut:
+            raise httpx.ConnectError("cut")
         return set(self._online)
 
     def send(self, node: int, parcel: Parcel) -> str:
@@ -86,6 +89,8 @@ class Wire:
             return str(self._count)
 
     def replies(self, sent: Mapping[str, int]) -> list[tuple[str, Parcel | None]]:
+        if self.cut:
+            raise httpx.ConnectError("cut")
         with self._lock:
             ready = [reply for reply in self._replies if reply[0] in sent and not self.held(*reply[1:])]
             self._replies = [reply for reply in self._replies if reply not in ready]
@@ -247,6 +252,14 @@ class Threaded:
         for thread in self._threads.values():
             thread.join(60)
         return error
+
+    def cut_off(self) -> None:
+        """End all that is still at work: threads left over would see the next test's clock."""
+        self.wire.cut = True
+        for thread in self._threads.values():
+            thread.join(60)
+            assert not thread.is_alive()
+        self.errors.clear()
 
     def end(self) -> None:
         """Wait until all have ended by themselves."""
