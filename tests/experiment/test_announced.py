@@ -65,3 +65,11 @@ def test_what_counts_as_public_is_said(announced: Announced, tmp_path: Path) -> 
     text = tmp_path / "public.txt"
     text.write_text(rows, "utf-8")
     assert "PUBLIC" not in announced([*overrides, f"tokenizer.train_on={text}"])
+
+
+@pytest.mark.parametrize(("closing", "part"), [(0, ""), (2, "rounds   4: 2 with training, 2 exchange only")])
+def test_exchanges_beyond_the_rounds_that_were_asked_for_are_said(
+    announced: Announced, settings: list[str], closing: int, part: str
+) -> None:
+    said = announced([*settings, "rounds=2", "method.name=centroid", f"method.closing_exchanges={closing}"])
+    assert (part in said) if part else ("exchange only" not in said)

@@ -97,6 +97,7 @@ def test_sections_have_the_promised_keys(promised: str) -> None:
         ("clients.count=1001", ["clients.count", "1000"]),
         ("clients=3", ["clients", "object"]),
         ("train.local_epochs=0", ["train.local_epochs", "whole number from 1"]),
+        ("train.local_epochs=2.0", ["train.local_epochs", "without a point"]),
         ("train.local_epochs=1.5", ["train.local_epochs", "whole number", "0.25"]),
         ("train.local_epochs=many", ["train.local_epochs", "whole number"]),
         ("train.local_epochs=0.3", ["train.local_epochs", "0.3333"]),

@@ -282,5 +282,6 @@ def _readable(error: msgspec.ValidationError) -> str:
         kind = next(f.type for f in msgspec.structs.fields(struct) if f.name == name)
         return f"{key}: {message.removeprefix('Invalid enum value ')} is none of {', '.join(kind.__args__)}"
     if key == "train.local_epochs":  # of two types, msgspec names the bounds of one
-        return f"{key}: expected a whole number from 1 to 1000, or a part of one from 0.001, such as 0.25"
+        whole = "a whole number from 1 to 1000, written without a point"
+        return f"{key}: expected {whole}, or a part of one from 0.001, such as 0.25"
     return f"{key}: {message[0].lower()}{message[1:]}" if key else message

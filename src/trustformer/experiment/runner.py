@@ -75,6 +75,8 @@ def _run(
 ) -> dict[str, Any]:
     rounds = len(cohorts)
     _announce(config, prepared, directory, reporter)
+    if rounds > config.rounds:
+        reporter.note(f"rounds   {rounds}: {config.rounds} with training, {rounds - config.rounds} exchange only")
     valid = prepared.task.examples(prepared.corpus.valid[: config.evaluation.valid_pairs], config.model.max_length)
     for number in range(len(directory.rounds()) + 1, rounds + 1):
         reporter.overall(number - 1, rounds)
