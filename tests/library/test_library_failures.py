@@ -7,14 +7,16 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 from torch import nn
 
-from trustformer.errors import ConfigError, MessageError, ProtocolError, TrustformerError
+from trustformer.errors import ConfigError, ProtocolError, TrustformerError
 from trustformer.library import Federation, MethodConfig
 from trustformer.models.seq2seq import get_weights
 
@@ -24,12 +26,13 @@ COUNTS = [100, 200, 300]
 
 
 class Own(nn.Linear):
-    """Lets its owner be interrupted while it is read."""
+    """Lets its owner be interrupted as it is read for the `interrupted`-th time."""
 
-    interrupted = False
+    interrupted = 0
 
     def named_parameters(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Parameter]]:
-        if self.interrupted:
+        self.interrupted -= 1
+        if self.interrupted == 0:
             raise KeyboardInterrupt
         return super().named_parameters(*args, **kwargs)
 
@@ -112,25 +115,31 @@ def test_an_exchange_cut_off_is_adopted_before_the_next_and_training_since_then_
     assert all(close_to(get_weights(module), federation.common) for module in own)
 
 
-def test_weights_that_cannot_be_coded_leave_nobody_out(tmp_path: Path) -> None:
-    own = modules()
-    federation = Federation(own, COUNTS, tmp_path, rounds=2, method=DENSE)
-    trained = learn(own, 1)
-    with torch.no_grad():
-        own[2].bias[3] = float("nan")
-    with pytest.raises(MessageError, match="bias"):
+@pytest.mark.parametrize("method", [DENSE, CODED])
+def test_what_is_trained_while_an_update_waits_counts_in_the_next_exchange(
+    tmp_path: Path, method: MethodConfig
+) -> None:
+    whole, torn = modules(), modules()
+    undisturbed = Federation(whole, COUNTS, tmp_path / "whole", rounds=2, method=method)
+    learn(whole, 1)
+    undisturbed.exchange()
+    federation = Federation(torn, COUNTS, tmp_path / "torn", rounds=2, method=method)
+    learn(torn, 1)
+    blocked = tmp_path / "torn" / "clients" / "1" / "state.new"
+    blocked.mkdir()
+    with pytest.raises(TrustformerError, match="cannot be written"):
         federation.exchange()
+    blocked.rmdir()
     with torch.no_grad():
-        own[2].bias[3] = float(trained[2]["bias"][3])
-        own[0].bias += 1.0  # trained on, while the first's update waited
+        torn[0].bias += 1.0  # trained on, while the first's update waited
     federation.exchange()
-    assert close_to(federation.common, mean(trained))
-    ahead = get_weights(own[0])
-    assert close_to(ahead | {"bias": ahead["bias"] - 1.0}, federation.common)
-    assert all(close_to(get_weights(module), federation.common) for module in own[1:])
-    before = federation.common
-    federation.exchange()
-    np.testing.assert_allclose(federation.common["bias"], before["bias"] + 1 / 6, rtol=0, atol=1e-5)
+    assert same(undisturbed.common, federation.common)
+    with torch.no_grad():
+        whole[0].bias += 1.0
+    assert close_to(get_weights(torn[0]), get_weights(whole[0]))
+    for one in (undisturbed, federation):
+        one.exchange()
+    assert close_to(federation.common, undisturbed.common)
 
 
 def test_an_update_that_could_not_be_stored_is_not_sent(tmp_path: Path) -> None:
@@ -194,6 +203,9 @@ def test_a_folder_without_an_exchange_goes_on_with_its_first_model(tmp_path: Pat
     (tmp_path / "start.safetensors").write_bytes(b"x")
     with pytest.raises(ConfigError, match=r"start\.safetensors is damaged"):
         Federation(modules(), COUNTS, tmp_path, rounds=1)
+    save_file({"weight": np.zeros((16, 24), np.float32)}, tmp_path / "start.safetensors")
+    with pytest.raises(ConfigError, match=r"start\.safetensors is of another federation"):
+        Federation(modules(), COUNTS, tmp_path, rounds=1)
 
 
 @pytest.mark.parametrize("process", [False, True])
@@ -201,10 +213,9 @@ def test_after_an_interruption_the_folder_is_taken_up_again(tmp_path: Path, proc
     own = modules()
     federation = Federation(own, COUNTS, tmp_path, rounds=1, method=DENSE, process=process)
     trained = learn(own, 1)
-    own[1].interrupted = True
+    own[1].interrupted = 2  # checked first, then trained
     with pytest.raises(KeyboardInterrupt):
         federation.exchange()
-    own[1].interrupted = False
     with pytest.raises(ProtocolError, match="interrupted") as refused:
         federation.exchange()
     assert "close()" in refused.value.hint
@@ -242,3 +253,47 @@ def test_modules_that_are_refused_leave_no_enclave_behind(tmp_path: Path) -> Non
     with pytest.raises(ConfigError, match="of another model"):
         Federation([nn.Linear(2, 2), nn.Linear(2, 3)], [1, 1], tmp_path, rounds=1, process=True)
     Federation([nn.Linear(2, 2), nn.Linear(2, 2)], [1, 1], tmp_path, rounds=1, process=True).close()
+
+
+def test_clients_that_meet_hear_why_it_failed_and_meet_again(tmp_path: Path) -> None:
+    own = modules()
+    trained, heard = [], []
+    with Federation(own, COUNTS, tmp_path, rounds=1, method=DENSE) as federation:
+        trained += learn(own, 1)
+        with torch.no_grad():
+            own[2].bias[3] = float("nan")
+
+        def go(index: int) -> None:
+            try:
+                federation.meet()
+            except TrustformerError as error:
+                heard.append(str(error))
+            if index == 2:
+                with torch.no_grad():
+                    own[2].bias[3] = float(trained[2]["bias"][3])
+            federation.meet()
+
+        threads = [Thread(target=go, args=[index]) for index in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert heard == ["the exchange failed: client 2: the tensor 'bias' holds NaN or infinity"] * 3
+        assert federation.rounds == 1
+        assert close_to(federation.common, mean(trained))
+
+
+def test_nobody_waits_for_a_federation_that_is_closed(tmp_path: Path) -> None:
+    heard = []
+    with Federation(modules(), COUNTS, tmp_path, rounds=1) as federation:
+
+        def wait() -> None:
+            try:
+                federation.meet()
+            except TrustformerError as error:
+                heard.append(str(error))
+
+        thread = Thread(target=wait)
+        thread.start()
+    thread.join(60)
+    assert heard == ["the federation is closed"]

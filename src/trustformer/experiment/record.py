@@ -175,11 +175,17 @@ def _readable(path: Path) -> Iterator[None]:
 def _difference(held: str, wanted: str) -> str:
     """Name the first few keys in which two configs differ."""
     try:
-        old, new = (dict(leaves(tomllib.loads(text))) for text in (held, wanted))
+        return difference(tomllib.loads(held), tomllib.loads(wanted))
     except tomllib.TOMLDecodeError:
         return "config.toml is damaged"
+
+
+def difference(held: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """Name the first few keys in which two trees differ, and both values; empty where they do not."""
+    old, new = dict(leaves(held)), dict(leaves(wanted))
     different = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-    named = [f"{key} is {old.get(key, 'not set')!r} there, {new.get(key, 'not set')!r} here" for key in different[:3]]
+    there, here = ({key: repr(tree[key]) for key in tree} for tree in (old, new))
+    named = [f"{key} is {there.get(key, 'not set')} there, {here.get(key, 'not set')} here" for key in different[:3]]
     return "; ".join(named) + (f"; and {len(different) - 3} more" if len(different) > 3 else "")
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from trustformer.errors import ConfigError
 from trustformer.library.federation import Federation
 
 
@@ -15,10 +16,15 @@ class ExchangeCallback(TrainerCallback):  # type: ignore[misc]
 
     Args:
         federation: of the trainers' models.
-        every: epochs between exchanges.
+        every: epochs between exchanges, from 1.
+
+    Raises:
+        ConfigError: `every` is less.
     """
 
     def __init__(self, federation: Federation, every: int = 1) -> None:
+        if every < 1:
+            raise ConfigError(f"ExchangeCallback, every: expected 1 or more, got {every}", "give whole epochs")
         self._federation, self._every, self._epochs = federation, every, 0
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

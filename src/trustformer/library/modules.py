@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import json
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,14 +17,17 @@ from torch import nn
 
 from trustformer.codec.weights import Weights, specs_of
 from trustformer.data.batches import Example
-from trustformer.errors import ConfigError
+from trustformer.enclave.config import RunConfig
+from trustformer.errors import ConfigError, MessageError
 from trustformer.experiment.config import Config
-from trustformer.experiment.record import RunDirectory
+from trustformer.experiment.record import RunDirectory, difference
 from trustformer.federation.store import ClientState
+from trustformer.library.checks import difference_of, shapes
 from trustformer.message import digest, enc
 from trustformer.methods import Method, build
 from trustformer.models.seq2seq import get_weights, set_weights
 from trustformer.training import OptimizerState, TrainResult, nearest_on
+from trustformer.vq import MAX_ABS
 
 
 @dataclass(frozen=True)
@@ -41,26 +47,63 @@ class Shared:
 
     @classmethod
     def make(cls, config: Config, module: nn.Module, examples: Mapping[str, int], directory: RunDirectory) -> Shared:
-        """Agree on a module's trainable tensors; raises `ConfigError` where one cannot be exchanged."""
+        """Agree on a module's trainable tensors; raises `ConfigError` where the folder holds another federation."""
         start = get_weights(module)
-        for name, values in start.items():
-            if not values.ndim:
-                raise ConfigError(f"the tensor {name!r} has no dimension", "make it a vector of one entry")
-            if "[" in name:  # layouts name rows of a tensor so
-                raise ConfigError(f"the name of the tensor {name!r} has a bracket", "use nn.ModuleList, or rename it")
-        if not start:
-            raise ConfigError("the module has nothing to train", "leave some tensors requires_grad")
         specs = specs_of(start)
         names = (f"{spec.name} {spec.shape}" for spec in specs)
         agreed = digest(enc("tfl/1 library", config.to_toml(), *examples.values(), *names))
-        clients = {client: [_UNSEEN] * count for client, count in examples.items()}
+        _refuse_other(directory, agreed, _settings(config, examples, start))
+        clients = {client: _Unseen(count) for client, count in examples.items()}
         device = next(module.parameters()).device
         begun = _begun_from(directory, start)
         return cls(clients, build(config.method, specs, nearest=nearest_on(device)), begun, agreed)
 
 
-_UNSEEN = Example([], [])
-"""In the place of an example that only its owner's loop sees."""
+@dataclass(frozen=True)
+class _Unseen(Sequence[Example]):
+    """Examples that only their owner's loop sees: nothing but their number is known."""
+
+    number: int
+
+    def __len__(self) -> int:
+        return self.number
+
+    def __getitem__(self, index: Any) -> Any:
+        raise IndexError("examples stay with their owner's loop")
+
+
+def _settings(config: Config, examples: Mapping[str, int], start: Weights) -> dict[str, Any]:
+    """What a federation is made of, under the names of the constructor's arguments."""
+    tree = tomllib.loads(config.to_toml())  # as agreed on: newer keys only where they are not the default
+    return {
+        "modules": len(examples),
+        "rounds": config.rounds,
+        "method": tree["method"],
+        "max_share": config.clients.max_share,
+        "seed": config.seed,
+        "process": config.enclave.process,
+        "examples": dict(examples),
+        "tensor": {name: list(shape) for name, shape in shapes(start).items()},
+    }
+
+
+def _refuse_other(directory: RunDirectory, agreed: bytes, settings: dict[str, Any]) -> None:
+    """Keep the settings beside new terms; name those that differ from what terms that are there were made of."""
+    terms, path = directory.path / "terms.bin", directory.path / "federation.json"
+    if not terms.exists():
+        directory.write_json(path.name, settings)
+        return
+    if RunConfig.from_bytes(terms.read_bytes()).experiment == agreed:
+        return
+    try:
+        different = difference(json.loads(path.read_text("utf-8")), settings)
+    except (OSError, ValueError, AttributeError):
+        different = ""
+    different = different or "of another version, or of trustformer run"
+    raise ConfigError(
+        f"{directory.path} holds another federation: {different}",
+        "make it as it was, or begin another in another folder",
+    )
 
 
 def _begun_from(directory: RunDirectory, start: Weights) -> Weights:
@@ -73,15 +116,19 @@ def _begun_from(directory: RunDirectory, start: Weights) -> Weights:
         kept = load_file(path)
     except (SafetensorError, OSError) as error:
         raise ConfigError(f"{path} is damaged: {error}", "begin another federation in another folder") from None
-    same = {name: values.shape for name, values in kept.items()} == {name: own.shape for name, own in start.items()}
-    return {name: kept[name] for name in start} if same else start  # the terms refuse another model
+    if shapes(kept) != shapes(start):
+        raise ConfigError(f"{path} is of another federation", "restore it, or begin another in another folder")
+    return {name: kept[name] for name in start}
+
+
+_DIVERGED = "nothing was sent: training has probably diverged; mend that module's weights, then exchange again"
 
 
 class Own:
-    """A module, and the weights of its client that it stands for."""
+    """A module, and the weights of its client (a place, from 0) that it stands for."""
 
-    def __init__(self, module: nn.Module) -> None:
-        self._module = module
+    def __init__(self, client: int, module: nn.Module) -> None:
+        self._client, self._module = client, module
         self._held: Weights = {}
         self._sent: tuple[int, Weights] | None = None
 
@@ -89,6 +136,38 @@ class Own:
         """Give the module its client's weights."""
         set_weights(self._module, weights)
         self._held = weights
+
+    def check(self, common: Weights, max_norm: float) -> None:
+        """Refuse what could not be sent, before anybody sends.
+
+        Args:
+            common: G; empty where the method has none.
+            max_norm: of the drift from it.
+
+        Raises:
+            ConfigError: tensors that are no longer those agreed on.
+            MessageError: an entry that is not finite, or a drift that is out of bounds.
+        """
+        now, where = get_weights(self._module), f"client {self._client}"
+        if odd := difference_of(shapes(now), shapes(self._held)):
+            raise ConfigError(f"{where}: its module is no longer the one it began with: {odd}", "undo that change")
+        energy = 0.0
+        for name, values in now.items():
+            if not np.isfinite(values).all():
+                raise MessageError(f"{where}: the tensor {name!r} holds NaN or infinity", _DIVERGED)
+            if name in common:
+                drift = (values - common[name]).reshape(-1)
+                if (largest := float(np.abs(drift).max())) > MAX_ABS:
+                    raise MessageError(
+                        f"{where}: the tensor {name!r} is {largest:.3g} off the common model, over {MAX_ABS:g}",
+                        _DIVERGED,
+                    )
+                energy += float(np.dot(drift, drift))
+        if energy > max_norm**2:
+            raise MessageError(
+                f"{where}: its module is a norm of {energy**0.5:.6g} off the common model, over {max_norm:g}",
+                _DIVERGED,
+            )
 
     def take(self, state: ClientState) -> None:
         """Shift the module as its client was; one not trained since it was sent is its client's, bit for bit."""
