@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pki import MRENCLAVE, REPORT_DATA, Pki
+from pki import MRENCLAVE, REPORT_DATA, Pki, extension, issue
 
+from trustformer.attestation.collateral import save
 from trustformer.attestation.policy import Policy
 from trustformer.errors import ConfigError
 
@@ -87,6 +89,34 @@ def test_explain(files: list[object], cli: Callable[..., Any]) -> None:
     refused = cli("explain", *files, "--at", "2027-01-01T00:00:00Z")
     assert refused.code == 3
     assert "REFUSED at check b (Expired)" in " ".join(refused.out.split())
+
+
+def test_names_in_a_quote_cannot_steer_the_terminal(files: list[object], cli: Callable[..., Any]) -> None:
+    forged = Pki()
+    name = "\x1b[2J\x9b2J\x07\nVerdict\n  ACCEPTED: every check\u202e"
+    forged.pck = issue(name, forged.pck_ca, None, extension(fmspc=forged.fmspc, ppid=forged.ppid, flags=None))
+    Path(str(files[1])).write_bytes(forged.quote())
+    for arguments in (files, files[:4]):
+        lines = cli("explain", *arguments, *AT).out.splitlines()
+        assert all(line.isprintable() for line in lines)
+        assert lines.count("Verdict") == 1
+
+
+def test_what_was_fetched_is_not_written_over_its_quote(files: list[object], cli: Callable[..., Any]) -> None:
+    before = Path(str(files[1])).read_bytes()
+    refused = cli("fetch", *files[:2], "--service", "http://127.0.0.1:9", "--out", files[1])
+    assert (refused.code, type(refused.error)) == (2, ConfigError)
+    assert "--out" in refused.error.message
+    assert Path(str(files[1])).read_bytes() == before
+
+
+def test_no_file_takes_the_place_of_a_device(pki: Pki, tmp_path: Path) -> None:
+    """As root a rename would replace /dev/null itself."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigError, match="not a file"):
+        save(tmp_path / "pipe", pki.collateral())
+    assert (tmp_path / "pipe").is_fifo()
+    assert os.listdir(tmp_path) == ["pipe"]
 
 
 @pytest.mark.parametrize("verb", ["check", "explain", "fetch", "sign", "pin"])

@@ -159,6 +159,34 @@ def test_a_service_with_an_older_answer_does_not_replace_what_is_still_valid(
     assert not (tmp_path / "new").exists()
 
 
+def test_collateral_that_clients_would_refuse_is_not_kept(pccs: Pccs, pki: Pki, other_pki: Pki, tmp_path: Path) -> None:
+    """Whoever answers once in the service's place, with dates far off, must not have the last word."""
+    good = pccs.collateral
+    forged = json.loads(served(pki, END + timedelta(3650)))
+    for change in (
+        {"tcb_info_signature": "11" * 64},
+        {"qe_identity": forged["qe_identity"]},
+        {"pck_crl": json.loads(served(other_pki))["pck_crl"]},
+        json.loads(served(other_pki, END + timedelta(3650))),
+    ):
+        pccs.collateral = good | change
+        with pytest.raises(TrustformerError, match="does not fit the quote"):
+            collateral.cached(tmp_path / "new", pki.quote(), pccs.url, now=NOW)
+        assert not (tmp_path / "new").exists()
+    pccs.collateral = good
+    held = collateral.cached(tmp_path, pki.quote(), pccs.url, now=NOW)
+    pccs.collateral = good | forged | {"tcb_info_signature": "11" * 64}
+    assert collateral.cached(tmp_path, pki.quote(), pccs.url, now=int(END.timestamp()) - 100) == held
+
+
+def test_collateral_of_another_platform_is_not_kept(pccs: Pccs, pki: Pki, tmp_path: Path) -> None:
+    info = json.dumps(json.loads(pki.statements(tcb={"fmspc": "001122334455"})[0]), separators=(",", ":"))
+    pccs.collateral |= {"tcb_info": info, "tcb_info_signature": raw_signature(pki.signer.key, info.encode()).hex()}
+    with pytest.raises(TrustformerError, match="for another platform"):
+        collateral.cached(tmp_path, pki.quote(), pccs.url, now=NOW)
+    assert os.listdir(tmp_path) == []
+
+
 def test_a_service_that_is_silent(pki: Pki, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(collateral, "TIMEOUT_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -178,10 +206,11 @@ def test_services_that_do_not_answer(pccs: Pccs, pki: Pki) -> None:
         collateral.fetch(pki.quote(), pccs.url)
 
 
-@pytest.mark.parametrize("service", ["", "pccs", "ftp://host", "file:///etc/passwd", "http://", "http://[bad"])
+@pytest.mark.parametrize("service", ["", "Intel", "pccs", "ftp://host", "file:///etc/passwd", "http://", "http://[bad"])
 def test_services_that_are_none(pki: Pki, service: str) -> None:
-    with pytest.raises(ConfigError, match="not a URL"):
+    with pytest.raises(ConfigError, match="not a URL") as refused:
         collateral.fetch(pki.quote(), service)
+    assert "give intel, http" in refused.value.hint
 
 
 def test_no_request_for_bytes_that_are_no_quote(pccs: Pccs) -> None:

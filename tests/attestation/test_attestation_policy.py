@@ -37,6 +37,7 @@ HEX = "ab" * 32
         (f'mrenclave = ["{HEX}"]\nroot_ca_sha256 = ["ab"]', "root_ca_sha256"),
         (f'mrenclave = ["{HEX}"]\nroot_ca_files = []', "root_ca_files is empty"),
         (f'mrenclave = ["{HEX}"]\nroot_ca_files = ["none.der"]', "root_ca_files"),
+        (f'mrenclave = ["{HEX}"]\nroot_ca_files = ["a\\u0000.der"]', "root_ca_files"),
         (f'mrenclave = ["{HEX}"]\nadvisories = ["x y"]', "advisories"),
         (f'mrenclave = ["{HEX}"]\nmin_isv_svn = -1', "min_isv_svn"),
         (f'mrenclave = ["{HEX}"]\nmin_isv_svn = 65536', "min_isv_svn"),

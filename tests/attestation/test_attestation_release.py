@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Signed releases: what a publisher vouches for, and how it becomes part of a policy."""
+"""Signed releases: what a publisher vouches for, and by which key."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,17 @@ import msgspec
 import pytest
 
 from trustformer.attestation.errors import BadSignature
+from trustformer.attestation.parsing import show_time
 from trustformer.attestation.policy_file import read_policy_file
-from trustformer.attestation.release import Release, pin, sign_release, verify_release
+from trustformer.attestation.release import Release, sign_release, verify_release
 from trustformer.errors import ConfigError, MessageError, TrustformerError
 from trustformer.secure.identity import Identity
 
 NEW, OLD = "ab" * 32, "cd" * 32
+NOW = 1_746_100_800  # 2025-05-01T12:00:00Z
 RELEASE = Release(
     version="1.4.0",
-    date="2026-05-01",
+    time="2025-05-01T12:00:00Z",
     mrenclave=(NEW,),
     min_isv_svn=4,
     advisories=("INTEL-SA-00615",),
@@ -35,16 +38,16 @@ def publisher() -> Identity:
 
 
 def test_round_trip(publisher: Identity) -> None:
-    assert verify_release(sign_release(RELEASE, publisher), publisher.public) == RELEASE
+    assert verify_release(sign_release(RELEASE, publisher, now=NOW), publisher.public) == RELEASE
 
 
 def test_another_key_or_a_changed_field_is_refused(publisher: Identity) -> None:
-    data = sign_release(RELEASE, publisher)
+    data = sign_release(RELEASE, publisher, now=NOW)
     with pytest.raises(BadSignature, match="not signed by this publisher"):
         verify_release(data, Identity.generate().public)
     for name, value in {
         "version": "1.4.1",
-        "date": "2026-05-02",
+        "time": "2025-05-01T12:00:01Z",
         "mrenclave": [OLD],
         "min_isv_svn": 3,
         "advisories": [],
@@ -57,7 +60,7 @@ def test_another_key_or_a_changed_field_is_refused(publisher: Identity) -> None:
 
 
 def test_fields_cannot_move_between_lists(publisher: Identity) -> None:
-    one = msgspec.structs.replace(RELEASE, version="1", date="2026-05-01")
+    one = msgspec.structs.replace(RELEASE, version="1", time="2025-05-01T12:00:00Z")
     assert one.to_sign() != msgspec.structs.replace(one, mrenclave=(NEW, OLD)).to_sign()
     assert one.to_sign() != msgspec.structs.replace(one, min_isv_svn=17, min_tcb_evaluation_data_number=4).to_sign()
 
@@ -72,7 +75,7 @@ def test_what_is_no_release_file(publisher: Identity, data: bytes) -> None:
 
 
 def test_signature_of_another_form(publisher: Identity) -> None:
-    good = json.loads(sign_release(RELEASE, publisher))
+    good = json.loads(sign_release(RELEASE, publisher, now=NOW))
     for field in ({"signature": "zz"}, {"signature": good["signature"][2:]}, {"publisher": "00"}, {"extra": 1}):
         with pytest.raises(MessageError):
             verify_release(json.dumps(good | field).encode(), publisher.public)
@@ -86,91 +89,55 @@ def test_signature_of_another_form(publisher: Identity) -> None:
         {"mrenclave": (NEW.upper(),)},
         {"version": "1\n# x"},
         {"version": ""},
-        {"date": "yesterday"},
-        {"date": "20260501"},
+        {"time": "yesterday"},
+        {"time": "2025-05-01"},
+        {"time": "2025-05-01T12:00:00"},
+        {"time": "2025-05-01T12:00:00+00:00"},
+        {"time": "2025-05-01t12:00:00z"},
+        {"time": "2025-02-29T12:00:00Z"},
+        {"time": "2025-05-01T12:00:60Z"},
+        {"time": "0000-05-01T12:00:00Z"},
+        {"time": "٢٠٢٥-05-01T12:00:00Z"},
         {"min_isv_svn": -1},
         {"advisories": ("a b",)},
     ],
 )
 def test_values_that_a_policy_could_not_hold(publisher: Identity, field: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
-        sign_release(msgspec.structs.replace(RELEASE, **field), publisher)
+        sign_release(msgspec.structs.replace(RELEASE, **field), publisher, now=NOW)
 
 
-def test_pin_makes_a_policy(publisher: Identity, tmp_path: Path) -> None:
-    (tmp_path / "release.json").write_bytes(sign_release(RELEASE, publisher))
-    pinned = pin(tmp_path / "policy.toml", tmp_path / "release.json", publisher.public)
-    policy = read_policy_file(tmp_path / "policy.toml")
-    assert policy == pinned.policy
-    assert (policy.mrenclave, policy.min_isv_svn, policy.advisories) == ((NEW,), 4, ("INTEL-SA-00615",))
-    assert policy.min_tcb_evaluation_data_number == 17
-    assert not policy.allow_simulated
-
-
-def test_pin_replaces_measurements_and_never_lowers_a_minimum(publisher: Identity, tmp_path: Path) -> None:
-    path = tmp_path / "policy.toml"
-    path.write_text(
-        f'mrenclave = ["{OLD}"]\nmin_isv_svn = 9\nadvisories = ["INTEL-SA-00289"]\n'
-        'tcb_status = ["UpToDate", "SWHardeningNeeded"]\nppid = ["d04ec06d4e6d92dc90d0ad3cf5ee2ddf"]\n'
-    )
-    (tmp_path / "release.json").write_bytes(sign_release(RELEASE, publisher))
-    pinned = pin(path, tmp_path / "release.json", publisher.public)
-    policy = read_policy_file(path)
-    assert (pinned.added, pinned.removed) == ((NEW,), (OLD,))
-    assert (policy.mrenclave, policy.min_isv_svn) == ((NEW,), 9)
-    assert policy.advisories == ("INTEL-SA-00289", "INTEL-SA-00615")
-    assert policy.tcb_status == ("UpToDate", "SWHardeningNeeded")
-    assert policy.ppid == ("d04ec06d4e6d92dc90d0ad3cf5ee2ddf",)
-
-
-def test_an_older_release_is_refused_unless_it_is_asked_for(
-    publisher: Identity, tmp_path: Path, cli: Callable[..., Any]
+@pytest.mark.parametrize(("ahead", "taken"), [(300, True), (301, False)])
+def test_a_time_in_the_future_is_signed_only_as_far_as_clocks_differ(
+    publisher: Identity, ahead: int, taken: bool
 ) -> None:
-    policy, key = tmp_path / "policy.toml", publisher.public.hex()
-    releases = {}
-    for name, date, mrenclave in (("new", "2026-05-01", NEW), ("old", "2026-04-30", OLD)):
-        releases[name] = tmp_path / f"{name}.json"
-        made = msgspec.structs.replace(RELEASE, date=date, mrenclave=(mrenclave,))
-        releases[name].write_bytes(sign_release(made, publisher))
-    files = {name: ("--policy", policy, "--release", path, "--publisher", key) for name, path in releases.items()}
-    assert cli("pin", *files["new"]).code == 0
-    refused = cli("pin", *files["old"])
-    assert (refused.code, type(refused.error)) == (2, ConfigError)
-    assert read_policy_file(policy).mrenclave == (NEW,)
-    assert cli("pin", *files["new"]).code == 0  # the same again
-    assert cli("pin", *files["old"], "--older").code == 0
-    assert read_policy_file(policy).mrenclave == (OLD,)
+    release = msgspec.structs.replace(RELEASE, time=show_time(NOW + ahead))
+    if taken:
+        assert verify_release(sign_release(release, publisher, now=NOW), publisher.public) == release
+    else:
+        with pytest.raises(ConfigError, match="the time is 2025-05-01T12:00:00Z"):
+            sign_release(release, publisher, now=NOW)
 
 
-def test_a_refused_release_leaves_the_policy_alone(publisher: Identity, tmp_path: Path) -> None:
-    path = tmp_path / "policy.toml"
-    path.write_text(f'mrenclave = ["{OLD}"]\n')
-    (tmp_path / "release.json").write_bytes(sign_release(RELEASE, Identity.generate()))
-    for file in ("release.json", "none.json"):
-        with pytest.raises(TrustformerError):
-            pin(path, tmp_path / file, publisher.public)
-    assert path.read_text() == f'mrenclave = ["{OLD}"]\n'
+def test_a_release_of_before_is_to_be_signed_again(publisher: Identity) -> None:
+    old = json.loads(sign_release(RELEASE, publisher, now=NOW))
+    old["release"]["date"] = old["release"].pop("time")[:10]
+    with pytest.raises(MessageError, match="not a release file") as refused:
+        verify_release(json.dumps(old).encode(), publisher.public)
+    assert "signed again" in refused.value.hint
 
 
-def test_the_verb_prints_what_to_compare_in_full(publisher: Identity, tmp_path: Path, cli: Callable[..., Any]) -> None:
-    (tmp_path / "release.json").write_bytes(sign_release(RELEASE, publisher))
-    (tmp_path / "key.hex").write_text(publisher.public.hex() + "\n")
-    (tmp_path / "key.raw").write_bytes(publisher.public)
-    for key in (publisher.public.hex(), tmp_path / "key.hex", tmp_path / "key.raw"):
-        files = ("--policy", tmp_path / "policy.toml", "--release", tmp_path / "release.json")
-        outcome = cli("pin", *files, "--publisher", key)
-        assert outcome.code == 0
-        for text in (NEW, publisher.public.hex(), hashlib.sha256(publisher.public).hexdigest(), "2026-05-01"):
-            assert text in outcome.out
-    bad = cli("pin", *files, "--publisher", "zz")
-    assert (bad.code, type(bad.error)) == (2, ConfigError)
-    assert cli("pin", *files, "--publisher", "00" * 32).code == 3
+def test_a_release_file_cannot_write_lines_of_its_own(publisher: Identity) -> None:
+    bad = {"release": {"x\n\x1b[2Jpolicy.toml: written": 1}}
+    with pytest.raises(MessageError) as refused:
+        verify_release(json.dumps(bad).encode(), publisher.public)
+    assert refused.value.message.isprintable()
 
 
 def test_a_release_signed_by_the_verb_is_what_another_pins(tmp_path: Path, cli: Callable[..., Any]) -> None:
     key, release, policy = (tmp_path / name for name in ("publisher.key", "release.json", "policy.toml"))
     signed = cli(
-        *("sign", "--key", key, "--version", "1.4.0", "--date", "2026-05-01", "--out", release),
+        *("sign", "--key", key, "--version", "1.4.0", "--time", RELEASE.time, "--out", release),
         *("--mrenclave", NEW.upper(), "--mrenclave", OLD, "--advisory", "INTEL-SA-00615", "--min-isv-svn", 4),
         *("--min-tcb-evaluation-data-number", 17),
     )
@@ -189,7 +156,9 @@ def test_sign_goes_on_with_its_key_and_writes_nothing_when_refused(tmp_path: Pat
     key, release = tmp_path / "publisher.key", tmp_path / "release.json"
     for wrong in (
         ("--mrenclave", "zz"),
-        ("--mrenclave", NEW, "--date", "May"),
+        ("--mrenclave", NEW, "--time", "May"),
+        ("--mrenclave", NEW, "--time", ""),
+        ("--mrenclave", NEW, "--time", show_time(int(time.time()) + 600)),
         ("--mrenclave", NEW, "--min-isv-svn", -1),
     ):
         refused = cli("sign", "--key", key, "--version", "1", "--out", release, *wrong)
@@ -201,3 +170,16 @@ def test_sign_goes_on_with_its_key_and_writes_nothing_when_refused(tmp_path: Pat
     assert isinstance(cli("sign", *files).error, TrustformerError)
     missing = cli("sign", *files[2:], "--key", tmp_path / "none" / "publisher.key")
     assert (missing.code, type(missing.error)) == (2, ConfigError)
+
+
+def test_the_release_is_not_written_over_its_key(tmp_path: Path, cli: Callable[..., Any]) -> None:
+    key, link = tmp_path / "publisher.key", tmp_path / "link"
+    link.symlink_to(key)
+    for there in (False, True):
+        if there:
+            Identity.generate().save(key)
+        before = key.read_bytes() if there else None
+        for out in (key, link, tmp_path / "." / "publisher.key"):
+            refused = cli("sign", "--key", key, "--version", "1", "--mrenclave", NEW, "--out", out)
+            assert (refused.code, type(refused.error)) == (2, ConfigError)
+        assert (key.read_bytes() if key.exists() else None) == before

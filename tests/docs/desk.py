@@ -130,6 +130,7 @@ def data(desk: Desk) -> None:
 
 
 def attestation(desk: Desk) -> None:
+    from trustformer.attestation.parsing import parse_time
     from trustformer.attestation.release import Release, sign_release
     from trustformer.secure.identity import Identity
 
@@ -144,13 +145,13 @@ def attestation(desk: Desk) -> None:
     desk.write("KEY", publisher.public.hex())
     release = Release(
         version="1.4.0",
-        date="2026-05-01",
+        time="2025-05-01T12:00:00Z",
         mrenclave=(measurement,),
         min_isv_svn=0,
         advisories=(),
         min_tcb_evaluation_data_number=0,
     )
-    desk.write("release.json", sign_release(release, publisher))
+    desk.write("release.json", sign_release(release, publisher, now=parse_time(release.time, "the release")))
 
 
 def operations(desk: Desk) -> None:

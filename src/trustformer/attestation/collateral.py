@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 import dcap_qvl
 
 from trustformer.attestation.bundle import FETCH_HINT, parse_collateral
-from trustformer.attestation.diagnosis import dates
+from trustformer.attestation.dcap import parse
+from trustformer.attestation.diagnosis import collateral_faults, dates
 from trustformer.attestation.errors import BadCollateral, BadQuote, Expired, NotYetValid
 from trustformer.attestation.evidence import MAX_COLLATERAL_BYTES
 from trustformer.attestation.files import read_bounded, write_atomic
@@ -66,7 +67,8 @@ def fetch(quote: bytes, service: str) -> bytes:
     Raises:
         BadQuote: the quote names no platform.
         ConfigError: the service is neither.
-        TrustformerError: the service does not answer, or not with collateral.
+        TrustformerError: the service does not answer, or not with collateral of this platform, signed under the root
+            that the quote carries; clients hold that root against their own pin.
         BadCollateral: what it answers is malformed.
     """
     parse_quote(quote)
@@ -86,7 +88,12 @@ def fetch(quote: bytes, service: str) -> bytes:
             "(SSL_CERT_FILE) and name the host; plain http:// on loopback will do, since collateral is signed"
         )
         raise TrustformerError(f"{url} gave no collateral: {str(error)[:300]}", hint) from error
-    parse_collateral(data)
+    parsed = parse(quote, data)
+    top = parsed.chain[-1]
+    if parsed.quote.signed_by and top.is_signed_by(top):  # the root, which quotes of Intel's libraries carry
+        for fault in collateral_faults(parsed.collateral, parsed.chain, parsed.pck, top):
+            hint = "somebody may answer in the service's place, or it keeps what is damaged; clients would refuse it"
+            raise TrustformerError(f"{url} gave collateral that does not fit the quote: {fault.message}", hint)
     return data
 
 
@@ -99,7 +106,7 @@ def check_service(service: str) -> str:
     except ValueError:
         valid = False
     if not valid:
-        raise ConfigError(f"{service!r} is not a URL", "give http://HOST[:PORT] or https://HOST[:PORT]")
+        raise ConfigError(f"{service!r} is not a URL", "give intel, http://HOST[:PORT] or https://HOST[:PORT]")
     return str(url)
 
 

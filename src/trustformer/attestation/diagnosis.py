@@ -66,6 +66,14 @@ def diagnose(
         yield debug_enclave(quote.report.flags)
 
 
+def collateral_faults(
+    collateral: Collateral, chain: tuple[Certificate, ...], platform: Pck, root: Certificate
+) -> Iterator[Refusal]:
+    """Yield why collateral does not vouch for the platform of this chain under this root, dates aside."""
+    yield from _collateral_signatures(collateral, chain, root)
+    yield from _platform_match(collateral, platform)
+
+
 def debug_enclave(flags: int) -> DebugEnclave:
     """The refusal of an enclave whose memory the host can read."""
     return DebugEnclave(

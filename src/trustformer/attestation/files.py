@@ -51,10 +51,12 @@ def write_atomic(path: Path, data: bytes) -> None:
     """Replace a file: after a crash it is the old one or the new one, never a part.
 
     Raises:
-        ConfigError: the file cannot be written.
+        ConfigError: the file cannot be written, or what is there is not a file.
     """
     temporary = ""
     try:
+        if path.exists() and not path.is_file():  # renaming would put a file in the place of /dev/null
+            raise ConfigError(f"{path}: cannot write: it is not a file")
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(descriptor, "wb") as file:

@@ -203,7 +203,8 @@ def _read_root(path: Path) -> Certificate:
     try:
         with path.open("rb") as file:
             return parse_certificate(file.read(MAX_ROOT_BYTES), "the certificate")
-    except OSError as error:
-        raise ConfigError(f"root_ca_files: cannot read {path}: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # a name with a zero character is no OSError
+        what = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"root_ca_files: cannot read {str(path)!r}: {what}") from error
     except Malformed as error:
         raise ConfigError(f"root_ca_files: {path}: {error}") from error

@@ -31,6 +31,8 @@ TCB_STATUSES = (
 HEX_DIGITS = {"root_ca_sha256": 64, "mrenclave": 64, "mrsigner": 64, "ppid": 32, "fmspc": 12}
 NOT_EMPTY = (*HEX_DIGITS, "root_ca_files", "tcb_status")  # an empty `advisories` accepts none, as does none
 LIMITS = {"isv_prod_id": 2**16, "min_isv_svn": 2**16, "min_tcb_evaluation_data_number": 2**32}
+# A key at the beginning of a line, and its value, which may be a list of several lines with comments.
+_KEY = r"""(?m)^[ \t]*{}[ \t]*=[ \t]*(?:\[(?:[^\]#"']|#[^\n]*|"[^"\n]*"|'[^'\n]*')*+\])?[^\r\n]*"""
 ADVISORY = re.compile(r"[A-Z0-9-]{1,64}")
 
 
@@ -87,6 +89,22 @@ def _toml(value: object) -> str:
     if isinstance(value, tuple):
         return "[" + ", ".join(_toml(item) for item in value) + "]"
     return str(value) if isinstance(value, int) else msgspec.json.encode(value).decode()
+
+
+def set_keys(text: str, values: Mapping[str, object]) -> tuple[str, tuple[str, ...]]:
+    """Return a policy's text with these keys set, and the comments that stood in or beside their old values.
+
+    All other lines stay as they are. This knows lines, not TOML: whoever writes the text parses it first.
+    """
+    dropped: list[str] = []
+    for name, value in values.items():
+        line, found = f"{name} = {_toml(value)}", re.search(_KEY.format(name), text)
+        if found:
+            dropped += re.findall(r"#[^\r\n]*", found[0])
+            text = text[: found.start()] + line + text[found.end() :]
+        else:
+            text += ("" if text.endswith("\n") or not text else "\n") + line + "\n"
+    return text, tuple(dropped)
 
 
 def read_policy_file(path: Path) -> PolicyFile:

@@ -10,16 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
-from datetime import date
-from pathlib import Path
+from datetime import datetime
 
 import msgspec
 
 from trustformer.attestation.errors import BadSignature
-from trustformer.attestation.files import read_bounded, write_atomic
-from trustformer.attestation.parsing import Malformed, strict_json
-from trustformer.attestation.policy_file import PolicyFile, make_policy_file, read_policy_file
+from trustformer.attestation.parsing import Malformed, plain, show_time, strict_json
+from trustformer.attestation.policy_file import make_policy_file
 from trustformer.errors import ConfigError, MessageError, SealError
 from trustformer.message import enc
 from trustformer.secure.identity import Identity, verify
@@ -28,7 +25,9 @@ LABEL = "tfl/1 release"
 MAX_RELEASE_BYTES = 64 * 1024
 HEX32 = re.compile(r"[0-9a-f]{64}")
 HEX64 = re.compile(r"[0-9a-f]{128}")
-_HEAD = "# release {0.version} of {0.date}, publisher {1}\n"
+TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")  # such texts are ordered as their times
+SIGN_AHEAD_SECONDS = 300
+"""A time given to `sign_release` may be so far in the future: clocks differ."""
 
 
 class Release(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -36,7 +35,8 @@ class Release(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     Attributes:
         version: of the program, as text.
-        date: of the release, YYYY-MM-DD.
+        time: of the release, in UTC to the second, as 2026-05-01T12:00:00Z; of two releases of one publisher the later
+            one is the newer one.
         mrenclave: measurements of its builds, 64 lower-case hex digits each.
         min_isv_svn: least security version.
         advisories: advisories the program copes with.
@@ -44,7 +44,7 @@ class Release(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """
 
     version: str
-    date: str
+    time: str
     mrenclave: tuple[str, ...]
     min_isv_svn: int
     advisories: tuple[str, ...]
@@ -53,10 +53,10 @@ class Release(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     def to_sign(self) -> bytes:
         """Bytes the publisher signs."""
         numbers = (self.min_isv_svn, self.min_tcb_evaluation_data_number)
-        return enc(LABEL, self.version, self.date, enc(*self.mrenclave), enc(*self.advisories), *numbers)
+        return enc(LABEL, self.version, self.time, enc(*self.mrenclave), enc(*self.advisories), *numbers)
 
     def check(self) -> None:
-        """Refuse what a policy would refuse, and a version or date that would not fit on a comment line.
+        """Refuse what a policy would refuse, and a version or time that would not fit on a comment line.
 
         Raises:
             ConfigError: names the field.
@@ -73,10 +73,29 @@ class Release(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         if not re.fullmatch(r"[0-9A-Za-z.+-]{1,64}", self.version):
             raise ConfigError(f"release: version {self.version[:80]!r} is not one")
         try:
-            if date.fromisoformat(self.date).isoformat() != self.date:
+            if not TIME.fullmatch(self.time):
                 raise ValueError
+            datetime.fromisoformat(self.time)
         except ValueError as error:
-            raise ConfigError(f"release: date {self.date[:80]!r} is not YYYY-MM-DD") from error
+            raise ConfigError(
+                f"release: the time {self.time[:80]!r} is not one", "write it in UTC, as 2026-05-01T12:00:00Z"
+            ) from error
+
+    def check_not_after(self, now: int, ahead: int) -> None:
+        """Refuse a release of the future, beside which every proper one would be older for as long.
+
+        Args:
+            now: seconds since 1970, by this machine's clock.
+            ahead: seconds that clocks may differ by.
+
+        Raises:
+            ConfigError: names both times.
+        """
+        if self.time > show_time(now + ahead):
+            raise ConfigError(
+                f"release {self.version} is of {self.time}, and the time is {show_time(now)}",
+                "a release is not of the future; check the clock of this machine, and that of the publisher",
+            )
 
 
 class _Signed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -85,30 +104,19 @@ class _Signed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     signature: str
 
 
-@dataclass(frozen=True)
-class Pinned:
-    """What `pin` changed, and what a reader compares by hand."""
-
-    release: Release
-    key: str
-    fingerprint: str
-    added: tuple[str, ...]
-    removed: tuple[str, ...]
-    policy: PolicyFile
-
-
 def fingerprint(public: bytes) -> str:
     """Return the SHA-256 of a publisher's 32-byte key, as 64 hex digits."""
     return hashlib.sha256(public).hexdigest()
 
 
-def sign_release(release: Release, publisher: Identity) -> bytes:
-    """Return the bytes of a release file.
+def sign_release(release: Release, publisher: Identity, *, now: int) -> bytes:
+    """Return the bytes of a release file; `now`: seconds since 1970.
 
     Raises:
-        ConfigError: a value could not go into a policy.
+        ConfigError: a value could not go into a policy, or the time is in the future.
     """
     release.check()
+    release.check_not_after(now, SIGN_AHEAD_SECONDS)
     signed = _Signed(release, publisher.public.hex(), publisher.sign(release.to_sign()).hex())
     return msgspec.json.format(msgspec.json.encode(signed), indent=2) + b"\n"
 
@@ -130,7 +138,8 @@ def verify_release(data: bytes, publisher: bytes) -> Release:
     try:
         signed = msgspec.convert(strict_json(data, "the release file"), _Signed)
     except (Malformed, msgspec.ValidationError) as error:
-        raise MessageError(f"not a release file: {str(error)[:200]}") from error
+        hint = "releases signed before they had a time to the second must be signed again"
+        raise MessageError(f"not a release file: {plain(str(error)[:200])}", hint) from error
     if not HEX64.fullmatch(signed.signature) or not HEX32.fullmatch(signed.publisher):
         raise MessageError("the release file's key or signature is not in lower-case hexadecimal")
     signed.release.check()
@@ -144,58 +153,3 @@ def verify_release(data: bytes, publisher: bytes) -> Release:
             expected=f"a signature of {fingerprint(publisher)}",
         ) from error
     return signed.release
-
-
-def pin(policy_path: Path, release_path: Path, publisher: bytes, *, older: bool = False) -> Pinned:
-    """Verify a release and merge it into a policy file, which is made if absent.
-
-    The release's measurements replace the policy's, so that a withdrawn one goes away; minimums are raised,
-    never lowered; accepted advisories are added; everything else stays. Comments of the file are not kept.
-
-    Args:
-        policy_path: the policy.
-        release_path: the release.
-        publisher: as of `verify_release`.
-        older: take a release that is older than the one the policy names, too.
-
-    Raises:
-        BadSignature, MessageError, ConfigError: as of `verify_release`, or an older release; the policy is unchanged.
-    """
-    release = verify_release(read_bounded(release_path, MAX_RELEASE_BYTES, "the release"), publisher)
-    old = read_policy_file(policy_path) if policy_path.exists() else None
-    if old and not older:
-        _check_age(policy_path, release, publisher)
-    keys = msgspec.structs.asdict(old) if old else {}
-    before = tuple(keys.get("mrenclave") or ())
-    least = "min_tcb_evaluation_data_number"
-    merged = make_policy_file(
-        keys
-        | {
-            "mrenclave": release.mrenclave,
-            "advisories": tuple(dict.fromkeys([*keys.get("advisories", ()), *release.advisories])),
-            "min_isv_svn": max(keys.get("min_isv_svn") or 0, release.min_isv_svn),
-            least: max(keys.get(least) or 0, release.min_tcb_evaluation_data_number),
-        },
-        str(policy_path),
-    )
-    head = _HEAD.format(release, fingerprint(publisher))
-    write_atomic(policy_path, (head + merged.to_toml()).encode())
-    return Pinned(
-        release=release,
-        key=publisher.hex(),
-        fingerprint=fingerprint(publisher),
-        added=tuple(one for one in release.mrenclave if one not in before),
-        removed=tuple(one for one in before if one not in release.mrenclave),
-        policy=merged,
-    )
-
-
-def _check_age(policy_path: Path, release: Release, publisher: bytes) -> None:
-    """Refuse a release older than the last one of its publisher: whoever hands it out may want its faults back."""
-    first = policy_path.read_text("utf-8").partition("\n")[0]
-    pinned = re.fullmatch(r"# release (\S+) of (\d{4}-\d\d-\d\d), publisher ([0-9a-f]{64})", first)
-    if pinned and pinned[3] == fingerprint(publisher) and release.date < pinned[2]:
-        raise ConfigError(
-            f"release {release.version} of {release.date} is older than {pinned[1]} of {pinned[2]} in {policy_path}",
-            "get the newest release; --older takes it all the same",
-        )

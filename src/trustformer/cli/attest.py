@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trustformer.cli.release import add_verbs
+from trustformer.cli.release import add_verbs, keep_apart
 from trustformer.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -121,6 +121,7 @@ def run_explain(args: argparse.Namespace) -> int:
 
     from trustformer.attestation import account
     from trustformer.attestation.dcap import parse
+    from trustformer.attestation.parsing import plain
     from trustformer.attestation.policy import Policy
 
     console = Console(highlight=False, markup=False, soft_wrap=False)
@@ -128,7 +129,7 @@ def run_explain(args: argparse.Namespace) -> int:
     def section(title: str, lines: Any) -> None:
         console.print(f"\n{title}", style="bold")
         for line in lines:
-            console.print(Padding(Text(line), (0, 0, 0, 2)))
+            console.print(Padding(Text(plain(line)), (0, 0, 0, 2)))
 
     policy = Policy.load(args.policy) if args.policy else None
     evidence = _read_evidence(args, policy)
@@ -154,10 +155,12 @@ def run_fetch(args: argparse.Namespace) -> int:
     from trustformer.attestation import collateral
     from trustformer.attestation.evidence import MAX_QUOTE_BYTES
     from trustformer.attestation.files import read_bounded
+    from trustformer.attestation.parsing import plain
 
+    keep_apart(args.out, args.quote, "--quote")
     quote = read_bounded(args.quote, MAX_QUOTE_BYTES, "the quote")
     valid = collateral.save(args.out, collateral.fetch(quote, args.service))
-    print(f"{args.out}: {valid}", file=sys.stderr)
+    print(f"{plain(str(args.out))}: {valid}", file=sys.stderr)
     return 0
 
 
