@@ -21,11 +21,11 @@ from trustformer.enclave.protocol import NO_HASH
 from trustformer.experiment.config import ClientsConfig, Config
 from trustformer.federation.channel import Channel, Position
 from trustformer.federation.common import longest_answer
+from trustformer.flower.bundle import bundle_hash, make_bundle
 from trustformer.flower.conversation import Conversation
 from trustformer.flower.keys import make_node_key, make_tls
 from trustformer.flower.node import Node
 from trustformer.flower.settings import HostConfig
-from trustformer.flower.superlink import bundle_hash, make_bundle
 from trustformer.message import Coding, Dense, Group, Layout, TensorSpec, Update
 from trustformer.secure.identity import Identity
 from trustformer.vq import body_size

@@ -125,6 +125,14 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path, monkeypatch: pytest.Monke
             SuperLink(tmp_path / "superlink", address, tmp_path / "tls", {}).start()
 
 
+def test_an_address_that_is_not_of_this_machine_is_named_at_once(tmp_path: Path, pauses: list[float]) -> None:
+    make_tls(tmp_path / "tls", ["127.0.0.1"])
+    for address in ("192.0.2.1:9443", "nobody.invalid:9443"):
+        with pytest.raises(TrustformerError, match=f"cannot listen on {address}: ") as refused:
+            SuperLink(tmp_path / "superlink", address, tmp_path / "tls", {}).start()
+        assert "an address of this machine" in refused.value.hint
+
+
 def test_a_strangers_bundle_in_the_middle_of_a_request_is_refused_and_the_answer_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pauses: list[float]
 ) -> None:

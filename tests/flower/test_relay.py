@@ -26,7 +26,7 @@ pytest.importorskip("flwr", reason="needs the extra flower")
 from wire import Threaded, Wire
 
 from trustformer.enclave.protocol import Hello, sign, split_signed
-from trustformer.errors import TrustformerError
+from trustformer.errors import AttestationError, TrustformerError
 from trustformer.experiment.config import load_config
 from trustformer.federation.host import Host
 from trustformer.flower.parcel import Parcel
@@ -179,9 +179,11 @@ def test_too_few_at_the_deadline_is_a_new_try_in_which_all_send_again(
 
 def test_a_round_that_stays_too_small_ends_serve_with_the_names_of_who_is_missing(made: Make) -> None:
     fed = made(deadline=0.3, attempts=2)
-    with pytest.raises(TrustformerError, match=re.escape("round 1: 0 of the 2 updates needed; without 0 (offline)")):
+    missing = re.escape("without 0 (not seen yet), 1 (not seen yet), 2 (not seen yet)")
+    with pytest.raises(TrustformerError, match=f"round 1: 0 of the 2 updates needed; {missing}"):
         serve(fed.fed / "host", fed.said)
     assert fed.said.has("try 2 of 2")
+    assert fed.said.has("round 1 of 2: online 0/3 (nobody)", "not seen yet in 0 s, waited for 0 s more: 0, 1, 2")
 
 
 def test_a_killed_enclave_is_replaced_and_clients_send_again(made: Make) -> None:
@@ -327,8 +329,11 @@ def test_a_client_that_missed_the_end_gets_it_of_another_boot_when_one_that_fini
         fed.until(lambda done=done: [p.note for _, p in fed.wire.sent if p.kind == "done"].count("accepted") == done)
         fed.skip(DEADLINE)
     fed.until(lambda: {c for c, p in fed.wire.sent if p.note == "finished"} == {"0", "1"})
+    fed.skip(DEADLINE / 2)
+    fed.until(lambda: fed.said.has("taking over the last round: nobody; not seen yet in", ": 2"))
     fed.skip(DEADLINE)
     fed.end()
+    assert fed.said.has("round 2: closed at its deadline without 2 (not seen yet)")
     assert fed.said.has("without the last round: 2")
     again = Threaded(fed.fed, Wire(), monkeypatch)
     again.start("2")
@@ -338,6 +343,27 @@ def test_a_client_that_missed_the_end_gets_it_of_another_boot_when_one_that_fini
     again.end()
     assert ("0", "standing by") in [(c, p.note) for c, p in again.wire.sent]
     assert len({result["common_digest"] for result in results(fed.fed).values()}) == 1
+
+
+def test_a_client_that_refuses_the_enclave_is_known_to_the_host_by_its_own_word(
+    made: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has left by then, and Flower hands out nothing of who has left: it waits until it was heard."""
+    monkeypatch.setattr("trustformer.flower.relay._STATUS_EVERY", 0.5)
+    fed = made(deadline=DEADLINE, probe=60.0)
+    policy = fed.fed / "client-1" / "policy.toml"
+    policy.write_text(
+        re.sub('mrenclave = ."[0-9a-f]*', 'mrenclave = ["' + "ab" * 32, policy.read_text("utf-8")), "utf-8"
+    )
+    fed.start("1")
+    while "1" not in fed.errors:
+        time.sleep(0.01)
+    assert isinstance(fed.errors.pop("1"), AttestationError)
+    fed.until(lambda: fed.said.has("; offline: 1 (for ", " s, said 'Measurement')"), 60)
+    assert fed.said.has("client 1 says that it refuses the enclave: 'Measurement'")
+    last = fed.wire.sent[-1][1]
+    assert last == Parcel("failed", note="Measurement")  # and nothing else: neither what it saw nor what it wants
+    fed.cut_off()
 
 
 def test_a_client_with_the_node_key_of_another_is_refused_by_name(made: Make) -> None:

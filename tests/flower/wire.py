@@ -58,6 +58,7 @@ class Wire:
         self._online: set[int] = set()
         self._boxes: dict[int, deque[Message]] = defaultdict(deque)
         self._replies: list[tuple[str, str, Parcel]] = []
+        self._gone: set[str] = set()
         self._count = 0
         self.clients: dict[int, str] = {}
         self.pid = 0
@@ -95,7 +96,8 @@ class Wire:
             ready = [reply for reply in self._replies if reply[0] in sent and not self.held(*reply[1:])]
             self._replies = [reply for reply in self._replies if reply not in ready]
         assert all(len(parcel.body) <= sent[to] for to, _, parcel in ready)
-        found = [(to, None if self.lost(client, parcel) else parcel) for to, client, parcel in ready]
+        gone = self._gone
+        found = [(to, None if to in gone or self.lost(client, parcel) else parcel) for to, client, parcel in ready]
         return [reply for reply in found for _ in range(self.copies)]
 
     # ---- what `join` wants of a node ----
@@ -134,10 +136,13 @@ class Wire:
     def join(self, node: int) -> None:
         self._online.add(node)
 
-    def leave(self, node: int) -> None:
+    def leave(self, node: int, *, said: bool) -> None:
+        """A node is offline; if it has said so, what the host has not fetched of it yet is dropped, as Flower does."""
         with self._lock:
             self._online.discard(node)
             self._boxes[node].clear()
+            if said:
+                self._gone |= {to for to, client, _ in self._replies if client == self.clients[node]}
 
 
 class WireNode:
@@ -152,7 +157,7 @@ class WireNode:
         self._wire.join(self._number)
 
     def close(self, *, leave: bool = True) -> None:
-        self._wire.leave(self._number)
+        self._wire.leave(self._number, said=leave)
 
     def receive(self) -> Message | None:
         if not self._connected:

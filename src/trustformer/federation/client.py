@@ -51,6 +51,10 @@ class BehindError(TrustformerError):
     """The client missed more rounds than it may catch up: it needs the dense common model."""
 
 
+class ForeignUpdateError(ProtocolError):
+    """A round combined an update in this client's name that is not the one it holds."""
+
+
 class Sponsor(Protocol):
     """Another client as one that is too far behind sees it."""
 
@@ -238,7 +242,10 @@ class Client:
         pending, listed = self.state.pending, dict(manifest.uploads).get(self.id)
         mine = pending is not None and pending.round == manifest.round and pending.commitment == listed
         if listed is not None and not mine:
-            raise ProtocolError(f"round {manifest.round}: the manifest lists an update this client did not send")
+            raise ForeignUpdateError(
+                f"round {manifest.round}: the manifest lists an update this client did not send",
+                "go on with the copy of this client's folder that sent it; if none of yours did, somebody has its key",
+            )
         own = pending.body if pending is not None and mine else None
         before = energies(self.state.weights, self.state.common) if mine else {}
         self.state.weights, self.state.common = exchange.adopt(

@@ -25,6 +25,8 @@ POLL = (0.02, 1.0)
 _RECONNECT = 0.5
 _SILENT = 3.0
 """Seconds that a reason not to be connected may last before it is shown: a SuperLink refuses nodes as it starts."""
+_PARTING = 3.0
+"""Seconds for the host to hear a client's last word; of one that has left it hears none."""
 _HOSTS = (ProtocolError, SealError, MessageError, EnclaveLostError)
 """Errors that a host can tell of; after each of them it may be asked again."""
 COMMANDS = ("take part", "finish", "sponsor", "stand by")
@@ -106,6 +108,11 @@ class Conversation:
     def failed(self, error: BaseException) -> None:
         """Report that the command failed: the class of the error, nothing of what it says."""
         self._reply(Parcel("failed", note=type(error).__name__))
+
+    def part(self, error: Exception) -> None:
+        """Report an error that ends this client, and wait a moment until the host has heard it."""
+        self.failed(error)
+        self._wait(_PARTING)
 
     # ---- the link of a channel ----
 

@@ -8,19 +8,18 @@ to answer another client, or to finish; which data, keys, policy and folders are
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from trustformer.attestation.files import sync
 from trustformer.attestation.policy import Policy
 from trustformer.codec.weights import Weights, specs_of, weights_digest
 from trustformer.data.folder import load_folder
-from trustformer.data.marian import stored_tokenizer
-from trustformer.enclave.config import RunConfig
 from trustformer.errors import (
     ConfigError,
     EnclaveLostError,
@@ -36,14 +35,15 @@ from trustformer.experiment.parties import RunJournal
 from trustformer.experiment.record import RunDirectory
 from trustformer.experiment.reporter import Reporter
 from trustformer.federation.channel import Channel
-from trustformer.federation.client import BehindError, Client
+from trustformer.federation.client import BehindError, Client, ForeignUpdateError
 from trustformer.federation.common import longest_answer
 from trustformer.federation.store import ClientStore
-from trustformer.flower.agreement import experiment_digest
+from trustformer.flower.agreement import experiment_digest, read_start, read_terms, read_tokenizer
 from trustformer.flower.conversation import Conversation, RemoteSponsor, SupersededError
 from trustformer.flower.node import BUSY, LostError, Node
 from trustformer.flower.parcel import Parcel
 from trustformer.flower.record import STANDING
+from trustformer.flower.roll import names
 from trustformer.flower.settings import NodeConfig
 from trustformer.methods import build
 from trustformer.models.adapters import merged
@@ -76,11 +76,11 @@ class Member:
         self._folder, self._reporter, self._directory = folder, reporter, directory
         self._config = config = load_config(folder / settings.config)
         torch.set_num_threads(config.threads)
-        self._terms = RunConfig.from_bytes((folder / settings.terms).read_bytes())
-        self._tokenizer = stored_tokenizer(folder / settings.tokenizer)
+        self._terms = read_terms(folder / settings.terms)
+        self._tokenizer = read_tokenizer(folder / settings.tokenizer)
         self._model = make_model(config.learner, self._tokenizer, (), config.seed).to(device_of(config.train))
         task = make_task(config.model.task, self._tokenizer, config.data.side, ())
-        stored = _start(folder / settings.start)
+        stored = read_start(folder / settings.start)
         start = {name: stored[name] for name in get_weights(self._model) if name in stored}  # a file sorts its names
         self._check(config, start)
         method = build(
@@ -131,9 +131,17 @@ class Member:
 
     def _check(self, config: Config, start: Weights) -> None:
         """What the terms bind must be what this client holds."""
+        if self.settings.client not in (roster := [client for client, _ in self._terms.roster]):
+            raise ConfigError(
+                f"node.toml: client is {self.settings.client!r:.80}, and the terms have {names(roster)}",
+                "give the id that init-federation wrote for this folder",
+            )
         identity = Identity.load(self._folder / self.settings.identity)
         if self._terms.key_of(self.settings.client) != identity.public:
-            raise ConfigError(f"{self.settings.identity} is not the key that the terms name for this client")
+            raise ConfigError(
+                f"{self.settings.identity} is not the key that the terms name for this client",
+                f"take it from the folder that init-federation wrote for client {self.settings.client}",
+            )
         if self._terms.experiment != experiment_digest(config, self._tokenizer.digest, start):
             raise ConfigError(
                 "config, tokenizer or first model are not those the terms were made for",
@@ -156,19 +164,22 @@ class Member:
                 except SupersededError:
                     continue
                 except PASSING as error:
-                    self._reporter.note(f"round {command.round}: {error.message}")
-                    self._tell(error)
-                except BaseException as error:
-                    self._tell(error)
+                    if isinstance(error, ForeignUpdateError):  # asked again it would be so again
+                        self._tell(self._line.part, error)
+                        raise
+                    what = f"round {command.round}" if command.round else command.kind
+                    self._reporter.note(f"{what}: {error.message}")
+                    self._tell(self._line.failed, error)
+                except Exception as error:
+                    self._tell(self._line.part, error)
                     raise
         finally:
             self._node.close(leave=not over)  # a SuperLink drops what a node said last once that node has left
 
-    def _tell(self, error: BaseException) -> None:
-        try:
-            self._line.failed(error)
-        except TrustformerError:
-            return  # the line is down, or what the host asked was answered already
+    @staticmethod
+    def _tell(how: Callable[[Exception], None], error: Exception) -> None:
+        with suppress(TrustformerError):  # the line is down, or what the host asked was answered already
+            how(error)
 
     def _obey(self, command: Parcel) -> bool:
         """Do what the host asks; return whether the run is over."""
@@ -257,14 +268,6 @@ class Member:
     def _standing(self) -> str:
         state = self._client.state
         return f"adopted round {state.round} of {self._terms.rounds}, took part up to round {state.trained}"
-
-
-def _start(path: Path) -> Weights:
-    try:
-        start: Weights = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ConfigError(f"the first model {path} cannot be read: {error}") from None
-    return start
 
 
 def join(folder: Path, reporter: Reporter) -> None:

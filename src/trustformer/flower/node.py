@@ -9,16 +9,20 @@ pinned one is refused. And messages are asked for more often than every three se
 from __future__ import annotations
 
 import os
+import platform
 import threading
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 from cryptography.x509 import load_pem_x509_certificates
 from flwr.app import Message
-from flwr.common.constant import HEARTBEAT_MAX_INTERVAL, HEARTBEAT_MIN_INTERVAL
+from flwr.common.constant import HEARTBEAT_MAX_INTERVAL, HEARTBEAT_MIN_INTERVAL, HEARTBEAT_PATIENCE
 from flwr.proto.fleet_pb2 import ActivateNodeRequest, DeactivateNodeRequest, PullMessagesRequest, PushMessagesRequest
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 from flwr.proto.node_pb2 import Node as NodeProto
@@ -40,8 +44,15 @@ BUSY = 100
 """Clients up to which every node keeps this pace. With more, each speaks as much less often, and all together as often:
 a SuperLink answers some 270 requests a second (docs/scale.md)."""
 NOT_CONNECTED = "not connected"
-_REFUSALS = (401, 403, 412)
-"""Statuses of a node that Flower does not know: 412 when it activates, the others later."""
+_STRANGER = "the clocks differ by minutes, or it does not know its key"
+_REFUSALS = {
+    401: _STRANGER,
+    403: _STRANGER,
+    412: "another join with its key is online or was seconds ago, as from a copy of this folder (end all but one), or"
+    " it knows this client by another key",
+}
+"""What Flower may mean by a status; by 412, which activating alone is answered with, it means either."""
+_T = TypeVar("_T")
 _FAULTS = (httpx.HTTPError, ObjectPullError, ObjectPushError, MessageError, ValueError, IndexError)
 """The last two: what the SuperLink sent is not what Flower's client reads."""
 
@@ -62,7 +73,8 @@ class Node:
         ca: PEM file of the certificate authority of its TLS certificate.
         key: OpenSSH file of the node's private key, of a NIST curve.
         bundle: SHA-256 of the app bundle whose runs are taken part in, in hex.
-        memo: file that keeps the node's id, so that one killed a moment ago can take its own place again.
+        memo: file that keeps the node's id, so that one killed a moment ago can take its own place again; a copy of it
+            elsewhere is of no use.
         limit: most bytes of a message's body.
         pace: factor by which signs of life come less often.
 
@@ -73,12 +85,8 @@ class Node:
     def __init__(
         self, superlink: str, ca: Path, key: Path, bundle: str, memo: Path, limit: int, pace: float = 1.0
     ) -> None:
-        try:
-            self._ca = ca.read_bytes()
-            load_pem_x509_certificates(self._ca)
-            private = load_ssh_private_key(key.read_bytes(), None)
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"the node's TLS file or key cannot be read: {error}") from None
+        _loaded(ca, "TLS file", load_pem_x509_certificates)
+        self._ca, private = ca.read_bytes(), _loaded(key, "key", lambda data: load_ssh_private_key(data, None))
         if not isinstance(private, EllipticCurvePrivateKey):
             raise ConfigError(f"{key}: Flower takes keys of a NIST curve only")
         self._superlink, self._key, self._bundle, self._memo = superlink, private, bundle, memo
@@ -100,19 +108,31 @@ class Node:
             public_key=public_key_to_bytes(self._key.public_key()), heartbeat_interval=self._interval
         )
         try:
-            if self._memo.exists():  # a killed process of this node still counts as online for some seconds
+            if before := self._before():
                 with suppress(httpx.HTTPStatusError, ValueError):
-                    client.DeactivateNode(DeactivateNodeRequest(node_id=int(self._memo.read_text("utf-8"))))
+                    client.DeactivateNode(DeactivateNodeRequest(node_id=before))
             self._node = NodeProto(node_id=client.ActivateNode(request).node_id)
         except _FAULTS as error:
             client.close()
             raise LostError(f"no connection to {self._superlink}: {_why(error)}") from None
         temporary = self._memo.with_suffix(".new")
         with named(temporary):
-            temporary.write_text(str(self._node.node_id), "utf-8")
+            temporary.write_text(f"{self._node.node_id} {_place(self._memo.parent)}", "utf-8")
         os.replace(temporary, self._memo)
         self._client, self._allowed, self._stop = client, {}, threading.Event()
         threading.Thread(target=self._beat, args=(client, self._node, self._stop), daemon=True).start()
+
+    def _before(self) -> int:
+        """Id under which a process of this very folder may still count as online though it was killed; 0 for none.
+
+        It is the last sign of life that says how long: whoever came in after that is another process, and stays.
+        """
+        with suppress(OSError, ValueError):
+            number, _, place = self._memo.read_text("utf-8").partition(" ")
+            since = time.time() - self._memo.stat().st_mtime
+            if place == _place(self._memo.parent) and 0 <= since < HEARTBEAT_PATIENCE * self._interval:
+                return int(number)
+        return 0
 
     @property
     def _interval(self) -> float:
@@ -121,6 +141,8 @@ class Node:
     def _beat(self, client: FleetHttpClient, node: NodeProto, stop: threading.Event) -> None:
         request = SendNodeHeartbeatRequest(node=node, heartbeat_interval=self._interval)
         while not stop.wait(self._pace * BEAT):
+            with suppress(OSError):
+                os.utime(self._memo)
             with suppress(httpx.HTTPError, RuntimeError):  # RuntimeError: closed a moment ago
                 client.SendNodeHeartbeat(request)
 
@@ -185,5 +207,26 @@ def _why(error: Exception) -> str:
         return str(error) or type(error).__name__
     code = error.response.status_code
     if code in _REFUSALS:
-        return f"it refuses this node ({code}): its key is not registered, or the clocks differ by minutes"
+        return f"it refuses this node ({code}): {_REFUSALS[code]}"
     return f"it answers {code}"
+
+
+def _place(folder: Path) -> str:
+    """What tells a folder from copies of it, on this machine or another, until the machine is started again."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except OSError:
+        boot = platform.node()
+    found = folder.stat()
+    return f"{boot} {found.st_dev} {found.st_ino}"
+
+
+def _loaded(path: Path, what: str, load: Callable[[bytes], _T]) -> _T:
+    """What `load` makes of a file's bytes; raises `ConfigError` naming the file."""
+    hint = "take it from the folder that init-federation wrote for this client"
+    try:
+        return load(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"the node's {what} {path} cannot be read: {error.strerror}", hint) from None
+    except ValueError:
+        raise ConfigError(f"the node's {what} {path} is damaged or holds something else", hint) from None

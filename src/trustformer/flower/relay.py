@@ -17,6 +17,7 @@ from trustformer.federation.host import Host
 from trustformer.flower.parcel import Parcel
 from trustformer.flower.post import Post
 from trustformer.flower.record import Record
+from trustformer.flower.roll import absent, lacking, names
 from trustformer.flower.settings import HostConfig
 from trustformer.flower.switchboard import Line, Switchboard
 
@@ -121,29 +122,26 @@ class Relay:
             self._board.command(Parcel("take part", number), accepted)
             now = time.monotonic()
             late, enough = now >= deadline, len(accepted) >= self._min_clients
-            missing = [line.client for line in self._board.lines if self._expected(line, late) and not line.out]
-            missing = [client for client in missing if client not in accepted]
-            if enough and now >= earliest and (late or not missing):
-                if missing:
-                    self._note(f"round {number}: closed at its deadline without {', '.join(missing)}")
+            rest = [line for line in self._board.lines if line.client not in accepted]
+            waited = any(self._expected(line) and not line.out for line in rest)
+            if enough and now >= earliest and (late or not waited):
+                if late and (missing := lacking(rest, accepted)):
+                    self._note(f"round {number}: closed at its deadline without {missing}")
                 return True
             if late and not enough:
                 return False
             self._status(number, accepted, deadline, started)
             self._board.pause()
 
-    def _expected(self, line: Line, late: bool) -> bool:
-        """Whether a round waits for this client: it is online, or was not here yet since serve began."""
-        return line.online or (line.client not in self._board.seen and not late)
+    @staticmethod
+    def _expected(line: Line) -> bool:
+        """Whether this client is waited for until the deadline: it is online, or was not here yet since serve began."""
+        return line.online or line.since is None
 
     def _shortage(self) -> str:
         accepted = set(self._host.accepted)
-        missing = [
-            f"{line.client} ({line.out or ('at work' if line.working else 'online') if line.online else 'offline'})"
-            for line in self._board.lines
-            if line.client not in accepted
-        ]
-        return f"{len(accepted)} of the {self._min_clients} updates needed; without {', '.join(missing)}"
+        missing = lacking(self._board.lines, accepted)
+        return f"{len(accepted)} of the {self._min_clients} updates needed; without {missing}"
 
     def _finish(self) -> None:
         """Let every client that is online take over the last round and end."""
@@ -157,23 +155,21 @@ class Relay:
             done = self._record.finished
             self._board.command(Parcel("finish"), done)
             waiting = [line for line in self._board.lines if line.client not in done and not line.out]
-            if not any(self._expected(line, late=False) for line in waiting):
+            if not any(self._expected(line) for line in waiting):
                 break
+            self._end_status(waiting, started + self._settings.deadline - time.monotonic())
             # A new boot of the enclave gives out the last round when enough clients have told it that they hold it.
             self._board.command(Parcel("stand by"), clients - earlier | self._record.standing)
             if earlier and not told and time.monotonic() - started > _LONG:
                 told = True
-                self._note(
-                    f"{', '.join(line.client for line in waiting)}: may need clients that have finished to join again"
-                )
+                who = names(line.client for line in waiting)
+                self._note(f"{who}: may need clients that have finished to join again")
             self._board.pause()
         self._dismiss(clients)
         self._board.pump()  # what a client said before it left
         missing = [line.client for line in self._board.lines if line.client not in self._record.finished]
         if missing:
-            self._note(
-                f"without the last round: {', '.join(missing)}; when they are back, start serve again and they join"
-            )
+            self._note(f"without the last round: {names(missing)}; when they are back, start serve again and they join")
 
     def _dismiss(self, clients: set[str]) -> None:
         """Let clients go that had finished earlier and came back to stand by."""
@@ -183,14 +179,26 @@ class Relay:
             self._board.pause()
             self._board.pump()
 
-    def _status(self, number: int, accepted: set[str], deadline: float, started: float) -> None:
-        now = time.monotonic()
-        if now < self._status_at:
-            return
+    def _due(self) -> bool:
+        """Whether a person has not been told for a while how it stands."""
+        if (now := time.monotonic()) < self._status_at:
+            return False
         self._status_at = now + _STATUS_EVERY
-        online = [line.client for line in self._board.lines if line.online]
+        return True
+
+    def _status(self, number: int, accepted: set[str], deadline: float, started: float) -> None:
+        if not self._due():
+            return
+        lines, now = self._board.lines, time.monotonic()
+        online = [line.client for line in lines if line.online]
         self._note(
-            f"round {number} of {self._rounds}: online {len(online)}/{len(self._board.lines)}"
-            f" ({', '.join(online) or 'nobody'}), sent {len(accepted)} of at least {self._min_clients}"
+            f"round {number} of {self._rounds}: online {len(online)}/{len(lines)}"
+            f" ({names(online) or 'nobody'}), sent {len(accepted)} of at least {self._min_clients}"
             f", {now - started:,.0f} s, deadline in {deadline - now:,.0f} s{self._record.left(number, self._rounds)}"
+            f"{absent(lines, self._board.began, deadline - now)}"
         )
+
+    def _end_status(self, waiting: list[Line], left: float) -> None:
+        if self._due():
+            at_it = names(line.client for line in waiting if line.online) or "nobody"
+            self._note(f"taking over the last round: {at_it}{absent(waiting, self._board.began, left)}")

@@ -19,6 +19,7 @@ from trustformer.federation.connection import EnclaveConnection
 from trustformer.federation.host import Host
 from trustformer.federation.ledger import Ledger
 from trustformer.federation.remote import RemoteEnclave
+from trustformer.flower.agreement import read_terms
 from trustformer.flower.collateral import CollateralSource
 from trustformer.flower.record import Record
 from trustformer.flower.relay import Relay
@@ -34,10 +35,7 @@ def serve(folder: Path, reporter: Reporter) -> None:
             not stay up; what was closed stays closed.
     """
     settings, directory = HostConfig.load(folder / "host.toml"), RunDirectory(folder)
-    try:
-        terms = RunConfig.from_bytes((folder / "terms.bin").read_bytes())
-    except OSError as error:
-        raise ConfigError(f"{error.filename} cannot be read: {error.strerror}", "trustformer init-federation") from None
+    terms = read_terms(folder / "terms.bin")
     clients = tuple(client for client, _ in terms.roster)
     nodes = {client: folder / "nodes" / f"{client}.pub" for client in clients}
     with directory.locked():

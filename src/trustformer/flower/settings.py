@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import tomllib
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import msgspec
 from msgspec import Meta, Struct
@@ -13,14 +14,23 @@ from msgspec import Meta, Struct
 from trustformer.errors import ConfigError
 from trustformer.experiment.toml import write_toml
 
-_PORT = r"([0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
-Address = Annotated[str, Meta(pattern=f"^.+:{_PORT}$")]
-Elsewhere = Annotated[str, Meta(pattern=f"^(.+:{_PORT})?$")]
-Seconds = Annotated[float, Meta(gt=0, le=1e7)]
-
+_PORT = r"([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+_ADDRESS = 'HOST:PORT in quotes, the port from 1 to 65535, such as "10.0.0.5:9443"'
+_TEXT = r"\A[^\x00-\x1f\x7f]+\Z"
+# A description completes "must be ..." and is what a person reads: each key of the files below has one.
+Address = Annotated[str, Meta(pattern=rf"\A[^\s/]+:{_PORT}\Z", description=_ADDRESS)]
+Elsewhere = Annotated[str, Meta(pattern=rf"\A([^\s/]+:{_PORT})?\Z", description=f'{_ADDRESS}, or ""')]
+Seconds = Annotated[float, Meta(gt=0, le=1e7, description="a number of seconds above 0, at most 10,000,000")]
+Tries = Annotated[int, Meta(ge=1, le=1000, description="a whole number from 1 to 1000")]
+Restarts = Annotated[int, Meta(ge=0, le=1000, description="a whole number from 0 to 1000")]
+Source = Annotated[str, Meta(pattern=_TEXT, description='"intel", the URL of a PCCS or the name of a file, in quotes')]
+Name = Annotated[str, Meta(pattern=_TEXT, description="this client's id on the roster, in quotes")]
+Place = Annotated[str, Meta(pattern=_TEXT, description="the name of a file or folder, in quotes")]
+Digest = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z", description="a SHA-256, 64 digits of 0-9 and a-f in quotes")]
 
 _LONGEST = 2**20
 """Bytes of a file that are read."""
+_LISTED = "docs/deploy-flower.md lists the keys"
 ENCLAVE = "127.0.0.1:7911"
 """Where the enclave serves under the manifest of this project."""
 
@@ -39,12 +49,34 @@ class _File(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
                 data = file.read(_LONGEST + 1)
             if len(data) > _LONGEST:
                 raise ConfigError(f"{path} is longer than {_LONGEST:,} bytes")
-            return msgspec.convert(tomllib.loads(data.decode()), cls)
+            tree = tomllib.loads(data.decode())
         except OSError as error:
             hint = f"give the folder of {cls.folder}; trustformer init-federation makes it"
             raise ConfigError(f"{path} cannot be read: {error.strerror}", hint) from None
-        except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, a wrong key or value, too deep, too long
-            raise ConfigError(f"{path}: {error}", "docs/deploy-flower.md lists the keys") from None
+        except (ValueError, RecursionError) as error:
+            why = str(error) if isinstance(error, tomllib.TOMLDecodeError) else "no text in UTF-8, or nested too deeply"
+            raise ConfigError(f"{path} is not TOML: {why}", _LISTED) from None
+        cls._check(path, tree)
+        return msgspec.convert(tree, cls)
+
+    @classmethod
+    def _check(cls, path: Path, tree: dict[str, Any]) -> None:
+        """Raise `ConfigError` for the first key that is unknown, missing or of no use, in words for its operator."""
+        known = {field.name: field for field in msgspec.structs.fields(cls)}
+        for name in tree:
+            if name not in known:
+                near = get_close_matches(name, known, 1)
+                raise ConfigError(f"{path}: unknown key {name!r:.80}", f"did you mean {near[0]}?" if near else _LISTED)
+        for name, field in known.items():
+            allowed = field.type.__metadata__[0].description
+            if name not in tree:
+                if field.required:
+                    raise ConfigError(f"{path}: {name} is missing; it must be {allowed}", _LISTED)
+                continue
+            try:
+                msgspec.convert(tree[name], field.type)
+            except msgspec.ValidationError:
+                raise ConfigError(f"{path}: {name} is {tree[name]!r:.80}; it must be {allowed}", _LISTED) from None
 
     def to_toml(self) -> str:
         """The file as `load` reads it."""
@@ -67,11 +99,11 @@ class HostConfig(_File, frozen=True, forbid_unknown_fields=True, kw_only=True):
     folder: ClassVar[str] = "the host, such as fed/host"
     listen: Address = "127.0.0.1:9443"
     deadline: Seconds = 3600.0
-    attempts: Annotated[int, Meta(ge=1, le=1000)] = 24
+    attempts: Tries = 24
     probe: Seconds = 5.0
-    restarts: Annotated[int, Meta(ge=0, le=1000)] = 20
+    restarts: Restarts = 20
     enclave: Elsewhere = ""
-    collateral: Annotated[str, Meta(min_length=1)] = "intel"
+    collateral: Source = "intel"
 
 
 class NodeConfig(_File, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -90,18 +122,18 @@ class NodeConfig(_File, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """
 
     folder: ClassVar[str] = "one client, such as fed/client-0"
-    client: str
+    client: Name
     superlink: Address
-    bundle: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
-    data: str = "data"
-    state: str = "state"
-    model: str = "model"
-    policy: str = "policy.toml"
+    bundle: Digest
+    data: Place = "data"
+    state: Place = "state"
+    model: Place = "model"
+    policy: Place = "policy.toml"
     patience: Seconds = 3600.0
-    identity: str = "identity.key"
-    node_key: str = "node.key"
-    ca: str = "ca.crt"
-    terms: str = "terms.bin"
-    config: str = "config.toml"
-    tokenizer: str = "tokenizer.model"
-    start: str = "start.safetensors"
+    identity: Place = "identity.key"
+    node_key: Place = "node.key"
+    ca: Place = "ca.crt"
+    terms: Place = "terms.bin"
+    config: Place = "config.toml"
+    tokenizer: Place = "tokenizer.model"
+    start: Place = "start.safetensors"

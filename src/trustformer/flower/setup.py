@@ -27,9 +27,9 @@ from trustformer.experiment.prepare import Prepared, divide, prepare
 from trustformer.experiment.record import RunDirectory
 from trustformer.experiment.terms import make_terms
 from trustformer.flower.agreement import experiment_digest
+from trustformer.flower.bundle import bundle_hash, make_bundle
 from trustformer.flower.keys import make_node_key, make_tls
 from trustformer.flower.settings import HostConfig, NodeConfig
-from trustformer.flower.superlink import bundle_hash, make_bundle
 from trustformer.methods import Codec
 from trustformer.secure.identity import Identity
 

@@ -7,7 +7,7 @@ against a secret that only `trustformer serve` holds, so that whoever starts ano
 
 from __future__ import annotations
 
-import hashlib
+import errno
 import os
 import secrets
 import socket
@@ -22,7 +22,6 @@ from pathlib import Path
 import httpx
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.serialization import load_ssh_public_key
-from flwr.cli.build import build_fab_from_files
 from flwr.common.constant import SubStatus
 from flwr.common.serde import fab_to_proto
 from flwr.proto.control_pb2 import RegisterNodeRequest, StartRunRequest
@@ -46,11 +45,14 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from trustformer.errors import ConfigError, TrustformerError
 from trustformer.flower import QUIET
+from trustformer.flower.bundle import bundle_hash, make_bundle
 from trustformer.flower.post import Post
 
 _START_SECONDS = 120.0
 _STOP_SECONDS = 10.0
 _PORT_SECONDS = 20.0
+_TAKEN = "end the process that does, or change `listen` in host.toml"
+_NOT_OURS = "let `listen` in host.toml be an address of this machine, or 0.0.0.0 for all, and a port that you may use"
 _BEAT = 10.0
 """Seconds between signs of life of the run; the SuperLink gives it up after about a minute without."""
 _CODE = """\
@@ -60,38 +62,6 @@ watch({})
 flower_superlink()
 """
 """What the process runs: Flower's own command, which ends when its parent does."""
-_MANIFEST = """\
-[build-system]
-requires = ["setuptools"]
-build-backend = "setuptools.build_meta"
-
-[project]
-name = "trustformer"
-version = "1.0.0"
-description = "Names the run; holds no code"
-license = "Apache-2.0"
-dependencies = []
-
-[tool.flwr.app]
-publisher = "trustformer"
-
-[tool.flwr.app.components]
-serverapp = "trustformer:none"
-clientapp = "trustformer:none"
-
-[tool.flwr.app.config]
-"""
-
-
-def make_bundle() -> bytes:
-    """The app bundle of every run: Flower wants one, and this holds no code."""
-    bundle: bytes = build_fab_from_files({"pyproject.toml": _MANIFEST.encode()})[0]
-    return bundle
-
-
-def bundle_hash(bundle: bytes) -> str:
-    """What clients pin, in hex."""
-    return hashlib.sha256(bundle).hexdigest()
 
 
 class GoneError(TrustformerError):
@@ -167,11 +137,11 @@ class SuperLink:
                 socket.create_server((self._host, self._port), family=family).close()
                 return
             except OSError as error:
-                if time.monotonic() > deadline:
-                    raise TrustformerError(
-                        f"cannot listen on {self._host}:{self._port}: {error.strerror}",
-                        "end the process that does, or change `listen` in host.toml",
-                    ) from None
+                taken = error.errno == errno.EADDRINUSE
+                if not taken or time.monotonic() > deadline:
+                    what = f"cannot listen on {self._host}:{self._port}: {error.strerror}"
+                    hint = _TAKEN if taken else _NOT_OURS
+                    raise TrustformerError(what, hint) from None
             time.sleep(0.1)
 
     def _register(self) -> None:

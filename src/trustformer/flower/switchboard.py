@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from trustformer.attestation.errors import Refusal
 from trustformer.enclave.protocol import Hello, split_signed
 from trustformer.errors import EnclaveLostError, MessageError, ProtocolError, SealError, TrustformerError
 from trustformer.federation.host import Host, Link
@@ -24,6 +25,7 @@ POLL = (0.02, 0.3)
 _NODES_EVERY = 1.0
 _RETRY = (0.2, 10.0)
 """Seconds until a client that failed is asked again: at first, and after many times."""
+_REFUSALS = {kind.__name__ for kind in Refusal.__subclasses__()}
 _SPONSOR = 600.0
 """Seconds a sponsor has to share the common model. Its answer may be lost without a sign; then another one is asked."""
 
@@ -40,6 +42,8 @@ class Line:
         heard: when it last said anything.
         failures: in a row; after each, it is asked again at `retry`.
         out: why it is not asked any more in this round.
+        since: when it last came or went; None before it has come.
+        said: class of the error it last failed with, in its own words; empty once it has done what it was asked.
     """
 
     node: int
@@ -54,6 +58,8 @@ class Line:
     failures: int = 0
     retry: float = 0.0
     out: str = ""
+    since: float | None = None
+    said: str = ""
 
 
 @dataclass(frozen=True)
@@ -98,8 +104,8 @@ class Switchboard:
         self._nodes_at = 0.0
         self._idle = POLL[0]
         self._complaint = ""
-        self.seen: set[str] = set()
-        """Clients that have been online since serve began."""
+        self.began = time.monotonic()
+        """When clients could first come, of `time.monotonic`."""
 
     def renew(self) -> None:
         """Something new begins: nobody is out, nobody has failed."""
@@ -132,8 +138,7 @@ class Switchboard:
             if (line.node in online) != line.online:
                 line.online = line.node in online
                 self._note(f"client {line.client} is {'online' if line.online else 'offline'}")
-                line.working, line.retry = False, 0.0
-                self.seen.add(line.client)
+                line.working, line.retry, line.since = False, 0.0, time.monotonic()
 
     def _send(self, line: Line, parcel: Parcel) -> str:
         sent = self._post.send(line.node, parcel)
@@ -179,7 +184,7 @@ class Switchboard:
     def _settle(self, line: Line, parcel: Parcel) -> None:
         line.working = False
         if parcel.kind == "done":
-            line.failures = 0
+            line.failures, line.said = 0, ""
             if parcel.note == "finished":
                 self._record.finish(line.client)
             self._record.status(line.client, parcel.note)
@@ -190,8 +195,11 @@ class Switchboard:
             return
         line.failures += 1
         line.retry = time.monotonic() + min(_RETRY[0] * 1.6**line.failures, _RETRY[1])
-        if line.failures == 1 or line.failures % 10 == 0:
-            self._note(f"client {line.client} failed with {parcel.note[:60]!r}; it is asked again")
+        before, line.said = line.said, parcel.note[:60]
+        if line.failures == 1 or line.failures % 10 == 0 or line.said != before:
+            what = "says that it refuses the enclave:" if line.said in _REFUSALS else "failed with"
+            then = "docs/attestation.md has that check" if line.said in _REFUSALS else "it is asked again"
+            self._note(f"client {line.client} {what} {line.said!r}; {then}")
 
     def _answer(self, line: Line, parcel: Parcel) -> str:
         """Pass a request to the enclave; return the id of the message with its answer."""
