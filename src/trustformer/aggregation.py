@@ -20,7 +20,8 @@ from trustformer.message import Layout
 from trustformer.vq.coding import body_size, decode
 from trustformer.vq.kmeans import Array
 
-_STEPS = 2.0**28
+STEPS = 2.0**28
+"""In one, of the sums: an entry is rounded by half a step at most."""
 _SLICE = 2**16
 """Entries worked on at a time, so that intermediate results stay small beside a model."""
 MAX_COHORT_EXAMPLES = 2**29
@@ -81,9 +82,9 @@ class WeightedMean:
             for part in _slices(flat.size):
                 if capped:
                     own = _fixed(dominant[name].reshape(-1)[part])
-                    exact = ((flat[part] - count * own) * others + own * self._max_share) / _STEPS
+                    exact = ((flat[part] - count * own) * others + own * self._max_share) / STEPS
                 else:
-                    exact = flat[part] / (total * _STEPS)
+                    exact = flat[part] / (total * STEPS)
                 mean.reshape(-1)[part] = exact
             means[name] = mean
         return means
@@ -111,8 +112,7 @@ class TrimmedMean:
 
     def result(self) -> dict[str, Array]:
         """Return the trimmed mean, float32 tensors by name; needs at least one update."""
-        count = len(self._bodies)
-        cut = self._trim_ppm * count // 10**6
+        count, cut = len(self._bodies), self._trim_ppm * len(self._bodies) // 10**6
         means: dict[str, Array] = {}
         for decoded in zip(*(_groups(self._layout, body) for body in self._bodies), strict=True):
             for name, first in decoded[0].items():
@@ -128,15 +128,15 @@ class PrivateMean(WeightedMean):
     """Σ decode(e_i) plus Gaussian noise, once, over a denominator fixed before the run: client-level privacy.
 
     The fixed-denominator estimator of McMahan et al. (ICLR 2018, arXiv 1710.06963, eq. 2) with all weights one:
-    whatever a client claims or sends, the sum changes by at most `max_norm` when its update is left out. The noise is
-    rounded to the steps of the sum, so what is released is a rounding of sum plus noise, and no unreachable
-    floating-point value tells the two apart (Mironov, CCS 2012).
+    whatever a client claims or sends, the sum changes by at most `max_norm` when its update is left out, besides half a
+    step an entry for its rounding. The noise is rounded to the steps of the sum, so what is released is a rounding of
+    sum plus noise, and no unreachable floating-point value tells the two apart (Mironov, CCS 2012).
 
     Args:
         layout: form of the updates' bodies.
         expected: the denominator: clients expected in a cohort.
-        noise: standard deviation of the noise of every entry of the sum: noise multiplier times `max_norm`.
-        max_norm: as for `WeightedMean`; the sensitivity.
+        noise: standard deviation of the noise of every entry of the sum: noise multiplier times sensitivity.
+        max_norm: as for `WeightedMean`.
     """
 
     def __init__(self, layout: Layout, expected: float, noise: float, max_norm: float) -> None:
@@ -149,13 +149,22 @@ class PrivateMean(WeightedMean):
 
     def result(self) -> dict[str, Array]:
         """Return the noised mean, float32 tensors by name; to be called once. No two calls draw the same noise."""
-        rng = np.random.default_rng(int.from_bytes(os.urandom(32), "big"))
         for sums in self._sums.values():
             for part in _slices(sums.size):
                 flat = sums.reshape(-1)[part]
-                flat += np.rint(rng.standard_normal(flat.size) * (self._noise * _STEPS)).astype(np.int64)
-        scale = self._expected * _STEPS
+                flat += np.rint(gaussian(flat.size) * (self._noise * STEPS)).astype(np.int64)
+        scale = self._expected * STEPS
         return {name: (self._sums.pop(name) / scale).astype(np.float32) for name in list(self._sums)}
+
+
+def gaussian(size: int) -> npt.NDArray[np.float64]:
+    """Return standard normal draws (size,) by Box and Muller (1958), of 64 bits each from the system's generator.
+
+    A statistical generator would not do: from noise that shows, where an entry is known, the rest could be computed.
+    """
+    bits = np.frombuffer(os.urandom(16 * -(-size // 2)), np.uint64).reshape(2, -1) >> np.uint64(11)
+    radius, turn = np.sqrt(-2 * np.log((bits[0] + np.uint64(1)) * 2.0**-53)), bits[1] * (np.pi * 2.0**-52)
+    return np.concatenate((radius * np.cos(turn), radius * np.sin(turn)))[:size]
 
 
 def _groups(layout: Layout, body: bytes) -> Iterator[dict[str, Array]]:
@@ -165,9 +174,7 @@ def _groups(layout: Layout, body: bytes) -> Iterator[dict[str, Array]]:
     at = 0
     for group in layout.groups:
         part = Layout((group,))
-        end = at + body_size(part)
-        yield decode(part, memoryview(body)[at:end])
-        at = end
+        yield decode(part, memoryview(body)[at : (at := at + body_size(part))])
 
 
 def _check(layout: Layout, body: bytes, limit: float) -> None:
@@ -187,4 +194,4 @@ def _slices(size: int) -> Iterator[slice]:
 
 
 def _fixed(values: Array) -> npt.NDArray[np.int64]:
-    return np.rint(values * np.float64(_STEPS)).astype(np.int64)
+    return np.rint(values * np.float64(STEPS)).astype(np.int64)

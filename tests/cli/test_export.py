@@ -20,6 +20,7 @@ from trustformer.errors import TrustformerError
 from trustformer.evaluation.translation import translate
 from trustformer.experiment.saved import load_saved
 from trustformer.methods import PRIVATE, MethodConfig
+from trustformer.privacy.stated import stated_epsilon
 from trustformer.reports import export as export_module
 from trustformer.reports.export import export
 from trustformer.reports.task_tables import METRICS
@@ -159,7 +160,8 @@ def test_the_card_of_a_private_run_states_its_guarantee_and_what_it_leaves_out(
     export(tmp_path / "run", tmp_path / "common")
     export(tmp_path / "run", tmp_path / "own", client="1")
     common, own = ((tmp_path / who / "README.md").read_text("utf-8") for who in ("common", "own"))
-    assert f"Differentially private: epsilon {result['epsilon']:.2f}" in common
+    assert f"Differentially private: epsilon {stated_epsilon(result['epsilon'])}, " in common
+    assert result["signature"] not in common
     assert "delta 0.001, for one client" in common
     assert "does not cover a client's own model" in own
     assert "Differentially private" not in own

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from process_kit import LAYOUT, Party, drift
 
-from trustformer.aggregation import PrivateMean
+from trustformer.aggregation import PrivateMean, gaussian
 from trustformer.attestation.simulated import SimulatedAttester
 from trustformer.enclave.config import RunConfig
 from trustformer.enclave.session import Enclave
@@ -68,6 +69,20 @@ def test_no_two_results_share_their_noise() -> None:
     first, second = noise_of(1.0), noise_of(1.0)
     assert abs(np.corrcoef(first, second)[0, 1]) < 0.012
     assert is_noise_of((first - second) / np.sqrt(2), 1.0)
+
+
+def test_the_noise_of_every_entry_comes_from_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that knows some entries of the others' sum sees their noise; it must not tell that of the rest."""
+    asked, system = [], os.urandom
+    monkeypatch.setattr(os, "urandom", lambda count: asked.append(count) or system(count))
+    assert 8 * len(noise_of(1.0)) <= sum(asked)
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 7])
+def test_as_many_draws_as_asked_for(size: int) -> None:
+    draws = gaussian(size)
+    assert draws.shape == (size,)
+    assert len(set(draws)) == size
 
 
 def test_noise_is_added_once_whatever_the_cohort() -> None:

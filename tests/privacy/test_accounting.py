@@ -114,6 +114,25 @@ def test_sampling_helps_only_against_those_who_do_not_know_the_cohorts() -> None
     assert promise.epsilon_known_cohorts == epsilon_of(promise.noise_multiplier, 1.0, most, 1e-3) > 12
 
 
+def test_the_chance_that_a_cohort_is_filled_up_is_taken_off_delta() -> None:
+    """A client that is in a round because nobody else came is in it without a draw."""
+    sampled = ("privacy.mechanism=enclave", "clients.participation=0.1", "clients.min_clients=1", "rounds=9")
+    promise = promised(config(*sampled, "privacy.delta=2e-8"))
+    filled = 10 * 0.9**199  # a round, closing exchange included, in which none of the others comes
+    assert 2e-9 < filled < 2e-8
+    assert promise.delta == 2e-8
+    spent = epsilon_of(promise.noise_multiplier, 0.1, 10, 2e-8 - filled)
+    assert promise.epsilon == pytest.approx(spent, rel=1e-9)
+    assert 8 >= promise.epsilon > epsilon_of(promise.noise_multiplier, 0.1, 10, 2e-8)
+    with pytest.raises(ConfigError, match="finds no client"):
+        promised(config(*sampled, "privacy.delta=2e-9"))
+    more = (*sampled, "clients.participation=0.1112", "privacy.delta=2e-9")
+    assert promised(config(*more)).epsilon <= 8
+    with pytest.raises(ConfigError, match="finds no client"):
+        promised(config(*more, "clients.late=0.1"))
+    assert math.isinf(promised(config(*sampled, "privacy.epsilon=0", "privacy.delta=2e-9")).epsilon)
+
+
 def test_noise_of_clients_gains_nothing_from_sampling() -> None:
     promise = promised(config("privacy.mechanism=client", "clients.participation=0.5"))
     assert promise.sample_rate == 1

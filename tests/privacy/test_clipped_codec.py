@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -75,6 +77,19 @@ def test_every_tensor_counts(only: str) -> None:
     assert norm(message) <= 1.0
 
 
+@given(
+    seed=st.integers(0, 2**31),
+    limit=st.floats(1e-3, 1e6),
+    times=st.floats(1, 1e6),
+    size=st.sampled_from([1, 7, 5000]),
+)
+def test_what_is_clipped_never_exceeds_the_norm(seed: int, limit: float, times: float, size: int) -> None:
+    """Not by a rounding either: noise is measured by it."""
+    values = np.random.default_rng(seed).standard_normal(size).astype(np.float32)
+    values *= np.float32(limit * times / norm({"w": values}))
+    assert norm(clipped({"w": values}, limit)) <= limit
+
+
 def test_clipping_is_exact() -> None:
     drift = {name: values - COMMON[name] for name, values in weights(5, 3.0).items()}
     small = clipped(drift, 1.5)
@@ -120,6 +135,13 @@ def test_the_noise_of_a_client_has_the_scale_asked_for_and_is_drawn_anew() -> No
         assert abs(z.mean()) < 6 / np.sqrt(z.size)
         for share, at in ((0.158655, -1), (0.841345, 1), (0.97725, 2)):
             assert abs((z < at).mean() - share) < 6 * np.sqrt(share * (1 - share) / z.size)
+
+
+def test_the_noise_of_every_entry_comes_from_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, system = [], os.urandom
+    monkeypatch.setattr(os, "urandom", lambda count: asked.append(count) or system(count))
+    assert sum(asked) == 0
+    assert len(noises(0.8)) * 8 <= sum(asked)
 
 
 def test_what_is_noised_is_the_clipped_drift() -> None:

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from trustformer.enclave.config import RunConfig
 from trustformer.errors import ConfigError
 from trustformer.experiment.config import load_config
 from trustformer.experiment.prepare import prepare
@@ -131,6 +134,62 @@ def test_a_private_run_goes_on_after_a_stop(tiny_run: Run, tmp_path: Path, monke
     assert after is not None
     assert all(np.array_equal(before.common[name], after.common[name]) for name in before.common)
     assert result["epsilon"] <= 8
+
+
+def test_what_is_said_of_a_run_is_no_less_than_it_spends(
+    tiny_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exact = ("privacy.delta=0.00987654321", "privacy.epsilon=1.23456741", "rounds=1")
+    result = tiny_run(tmp_path / "run", "method.name=dp_fedavg", "privacy.mechanism=enclave", *PROMISE, *exact)
+    said = re.search(r"privacy +epsilon ([\d.]+) \(([\d.]+) against.* delta ([\d.]+),", "".join(capsys.readouterr()))
+    assert said
+    promise = result["privacy"]
+    for shown, key in zip(said.groups(), ("epsilon", "epsilon_known_cohorts", "delta"), strict=True):
+        assert float(shown) >= promise[key]
+    parts = dict(part.split(":") for part in result["signature"].split("|") if ":" in part)
+    assert float(parts["eps"]) >= result["epsilon"]
+    assert float(parts["delta"]) >= result["delta"] == 0.00987654321
+    assert json.loads((tmp_path / "run" / "privacy.json").read_text("utf-8")) == promise
+
+
+def test_a_run_does_not_go_on_with_other_noise(tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a run that had less noise at first, the noise of its end would say too small an epsilon."""
+    from trustformer.experiment import runner
+
+    cohorts = tmp_path / "cohorts.jsonl"
+    lines = [{"present": ["0", "1"]}, {"present": ["1", "2"]}, {"present": ["0", "2"]}]
+    cohorts.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    records = ("privacy.mechanism=records", "privacy.batch_pairs=5", f"clients.cohorts={cohorts}", *PROMISE)
+    overrides = ("method.name=fedavg", "rounds=3", "train.local_epochs=1", *records)
+    played = runner._round
+    with monkeypatch.context() as patch:
+
+        def stop(number: int, *rest: Any) -> dict[str, Any]:
+            if number == 2:
+                raise KeyboardInterrupt
+            return played(number, *rest)
+
+        patch.setattr(runner, "_round", stop)
+        with pytest.raises(KeyboardInterrupt):
+            tiny_run(tmp_path / "run", *overrides)
+    lines[2]["present"] = ["0", "1", "2"]  # client 1 in every round: more steps, so more noise
+    changed = "".join(json.dumps(line) + "\n" for line in lines)
+    before = cohorts.read_text()
+    cohorts.write_text(changed)
+    with pytest.raises(ConfigError, match=r"its noise multiplier was [\d.]+, and would be"):
+        tiny_run(tmp_path / "run", *overrides, resume=True)
+    cohorts.write_text(before)
+    assert tiny_run(tmp_path / "run", *overrides, resume=True)["epsilon"] <= 8
+
+
+def test_the_noise_of_the_terms_counts_the_rounding_of_sums(tiny_run: Run, tmp_path: Path) -> None:
+    result = tiny_run(
+        *(tmp_path / "run", "method.name=dp_fedavg", "privacy.mechanism=enclave", *PROMISE, "rounds=1"),
+        *("privacy.clipping_norm=0.001", "privacy.epsilon=0.05"),
+    )
+    terms = RunConfig.from_bytes((tmp_path / "run" / "terms.bin").read_bytes())
+    sensitivity = 0.001 + math.sqrt(result["parameters"]) * 2.0**-29
+    assert terms.noise_micro >= 1e6 * result["privacy"]["noise_multiplier"] * sensitivity
 
 
 @pytest.mark.parametrize("name", ["fedavg", "local", "centroid"])

@@ -3,15 +3,25 @@
 
 from __future__ import annotations
 
+import gc
+import math
+import os
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
 
 from trustformer.data.batches import Example, collate
 from trustformer.models.seq2seq import Model, ModelConfig, build_model, get_weights, set_weights
-from trustformer.training import OptimizerState, RecordTrainer, TrainConfig, sampling
+from trustformer.training import OptimizerState, RecordTrainer, Rule, TrainConfig, records, sampling
+from trustformer.training.records import add_clipped
+from trustformer.training.rules import LossOf
 
-pytest.importorskip("opacus")
+opacus = pytest.importorskip("opacus")
 
 EXAMPLES = [Example([5 + i, 9, *[7 + i] * (i % 3), 3], [6, 8 + i, *[4 + i] * (i % 2), 3]) for i in range(24)]
 CONFIG = TrainConfig(learning_rate=1.0, warmup_steps=1)
@@ -53,6 +63,96 @@ def test_leaving_one_pair_out_changes_the_sum_by_at_most_the_norm(model: Model) 
     assert 0.9 * clip < np.linalg.norm(full - less) <= clip * (1 + 1e-4)
 
 
+SHAPES = ((3, 4), (5,), (2, 2, 2))
+
+
+def summed(gradients: Sequence[Sequence[torch.Tensor | None]], clip: float) -> np.ndarray:
+    sums = [torch.zeros(shape, dtype=torch.float64) for shape in SHAPES]
+    for gradient in gradients:
+        add_clipped(sums, gradient, clip)
+    return np.concatenate([total.numpy().reshape(-1) for total in sums])
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    seed=st.integers(0, 2**31),
+    count=st.integers(0, 12),
+    clip=st.floats(1e-3, 100),
+    size=st.sampled_from([1e-20, 1e-3, 1.0, 1e25]),
+)
+def test_the_clipped_sum_is_that_of_all_gradients_held_at_once(seed: int, count: int, clip: float, size: float) -> None:
+    """By Opacus, which holds them all, and by one pair at a time: the order of floating-point sums aside."""
+    generator = torch.Generator().manual_seed(seed)
+    held = [size * torch.randn(count, *shape, generator=generator) for shape in SHAPES]
+    scale = torch.rand(count, generator=generator)
+    held = [values * scale.view(-1, *(1 for _ in shape)) for values, shape in zip(held, SHAPES, strict=True)]
+    parameters = [nn.Parameter(torch.zeros(shape)) for shape in SHAPES]
+    for parameter, values in zip(parameters, held, strict=True):
+        parameter.grad_sample = values.double()  # type: ignore[attr-defined]
+    private = opacus.optimizers.DPOptimizer(
+        torch.optim.SGD(parameters, lr=1.0), noise_multiplier=0.0, max_grad_norm=clip, expected_batch_size=1
+    )
+    private.clip_and_accumulate()
+    expected = np.concatenate([p.summed_grad.numpy().reshape(-1) for p in parameters])  # type: ignore[attr-defined]
+    one_by_one = [[values[row] for values in held] for row in range(count)]
+    found = summed(one_by_one, clip)
+    np.testing.assert_allclose(found, expected, atol=clip * count * 2e-3 if clip < 1e-2 else clip * count * 1e-5)
+    np.testing.assert_allclose(found, sum((summed([one], clip) for one in one_by_one), np.zeros(25)), atol=1e-12 * clip)
+    assert all(np.linalg.norm(summed([one], clip)) <= clip * (1 + 1e-12) for one in one_by_one)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_gradient_that_no_clipping_bounds_counts_for_nothing(bad: float) -> None:
+    good = [torch.ones(shape) for shape in SHAPES]
+    wrong = [torch.ones(shape) for shape in SHAPES]
+    wrong[1][2] = bad
+    sums = [torch.zeros(shape, dtype=torch.float64) for shape in SHAPES]
+    assert not add_clipped(sums, wrong, 1.0)
+    assert not any(total.any() for total in sums)
+    np.testing.assert_array_equal(summed([good, wrong, [None, *good[1:]]], 1.0), summed([good, [None, *good[1:]]], 1.0))
+
+
+class Watching(Rule):
+    """Plain training; `held` is how many bytes all tensors hold when the gradient of the last of `count` is there."""
+
+    def __init__(self, count: int) -> None:
+        self.__dict__.update(left=count, held=0)  # a frozen dataclass
+
+    def backward(self, loss_of: LossOf, parameters: Sequence[torch.Tensor], start: Sequence[torch.Tensor]) -> float:
+        loss = super().backward(loss_of, parameters, start)
+        self.__dict__["left"] -= 1
+        if not self.__dict__["left"]:
+            tensors = [thing for thing in gc.get_objects() if type(thing) in (torch.Tensor, nn.Parameter)]
+            tensors += [parameter.grad for parameter in parameters if parameter.grad is not None]
+            stores = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
+            self.__dict__["held"] = sum(stores.values())
+        return loss
+
+
+def test_memory_does_not_grow_with_the_pairs_of_a_step(model: Model) -> None:
+    held = []
+    for count in (2, 12):
+        private = trainer(model)
+        private._rule = rule = Watching(count)
+        moved(model, private, list(range(count)))
+        held.append(rule.__dict__["held"])
+    weights = 4 * sum(values.size for values in get_weights(model).values())
+    assert held[0] > weights
+    assert held[1] - held[0] < weights  # a gradient for each pair would be ten times that
+
+
+def test_a_pair_changes_nothing_of_the_others_dropout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From one stream of random numbers the masks of a pair would depend on how long those before it are."""
+    monkeypatch.setattr(records, "_dropout_seed", lambda: 5)  # the draw of each pair, whatever it is
+    model, clip = build_model(ModelConfig(preset="micro", dropout=0.5), 64, 1), 0.05
+    model.train()
+    full, less = (moved(model, trainer(model, clip=clip), rows) * 8 for rows in ([4, 1, 2, 3], [1, 2, 3]))
+    assert 0.9 * clip < np.linalg.norm(full - less) <= clip * (1 + 1e-4)
+    monkeypatch.undo()
+    first, second = (moved(model, trainer(model, clip=clip), [4]) for _ in range(2))
+    assert np.linalg.norm(first - second) > 0.01 * clip
+
+
 def test_an_empty_batch_is_a_step_of_noise_alone(model: Model) -> None:
     first, second = (moved(model, trainer(model, noise=3.0, clip=0.5), []) for _ in range(2))
     count = len(first)
@@ -73,11 +173,28 @@ def test_noise_on_a_batch_is_that_of_the_sum_in_every_tensor(model: Model) -> No
     assert at == len(z)
 
 
-def test_the_noise_of_every_trainer_has_a_seed_of_its_own_from_128_bits(model: Model) -> None:
-    """torch's generator on a CPU looks at 32 bits of a seed: so many can be tried."""
-    seeds = [trainer(model)._rng.bit_generator.seed_seq.entropy for _ in range(3)]
-    assert len(set(seeds)) == 3
-    assert min(seed.bit_length() for seed in seeds) > 64
+def test_the_noise_of_every_entry_comes_from_the_system(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a generator with a seed, entries whose sum is known would tell the others' noise."""
+    asked, system = [], os.urandom
+    monkeypatch.setattr(os, "urandom", lambda count: asked.append(count) or system(count))
+    entries = len(moved(model, trainer(model, noise=1.0), [0, 1]))
+    assert sum(asked) >= 8 * entries
+
+
+def test_sum_and_noise_are_rounded_once_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As 32-bit floats before they are added, the noise would have steps of its own, which tell sums apart."""
+    model = build_model(ModelConfig(preset="micro", dropout=0.0), 64, 1)  # its biases are zero
+
+    def gradient(noise: float) -> np.ndarray:
+        monkeypatch.setattr(records, "gaussian", lambda count: np.full(count, noise))
+        return -moved(model, trainer(model, noise=2.0, clip=0.5), [0]) * 8
+
+    start = np.concatenate([values.reshape(-1) for values in get_weights(model).values()])
+    noise = 100 / 3
+    quiet, loud = gradient(0.0)[start == 0], gradient(noise)[start == 0]  # elsewhere the step itself is rounded
+    assert len(loud) > 500
+    assert (loud == (quiet + np.float64(noise)).astype(np.float32)).mean() > 0.99
+    assert (loud == quiet + np.float32(noise)).mean() < 0.9
 
 
 def test_pairs_are_drawn_independently_and_not_from_the_seed(model: Model) -> None:

@@ -254,6 +254,18 @@ def test_epsilon_is_never_shown_smaller_than_it_is(spent: float, shown: str) -> 
     assert epsilon({**promise, "epsilon_known_cohorts": spent, "unit": "pair"}) == f"{shown} a pair"
 
 
+def test_a_row_shows_the_weakest_promise_of_its_runs() -> None:
+    """Cohorts differ from seed to seed, and with them what holds against those who know them."""
+    promise = {"mechanism": "enclave", "epsilon": 4.0, "epsilon_known_cohorts": 6.0, "unit": "client"}
+    runs = [make_result("dp_fedavg", seed, 20, 3.0, 1.0, privacy=dict(promise)) for seed in (1, 2, 3)]
+    runs[1]["privacy"]["epsilon_known_cohorts"] = 7.25
+    assert "| 4.0 [7.3] |" in markdown_table(runs)
+    runs[2]["privacy"]["epsilon"] = None
+    assert "| ∞ |" in markdown_table(runs)
+    del runs[0]["privacy"]
+    assert "4.0" not in markdown_table(runs)
+
+
 def test_the_table_shows_gaps_and_leaves_out_empty_columns(results: list[dict[str, Any]]) -> None:
     table = markdown_table(results)
     heading = next(line for line in table.splitlines() if line.startswith("| method"))

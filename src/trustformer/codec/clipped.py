@@ -11,9 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from trustformer.aggregation import gaussian
 from trustformer.codec.drift import DriftCodec
 from trustformer.codec.weights import Weights
-from trustformer.vq import MAX_ABS, decode
+from trustformer.vq import MAX_ABS, Array, decode
+
+_SLICE = 2**16
+"""Entries noised at a time, so that draws stay small beside a model."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +54,14 @@ class ClippedCodec(DriftCodec):
         return (weights if self.keeps_residual else dict(common)), common
 
     def _noised(self, drift: Weights) -> Weights:
-        rng = np.random.default_rng()  # from the system, never from the run's seed: that one is public
-        return {
-            name: (values + rng.normal(0, self.noise, values.shape)).clip(-MAX_ABS, MAX_ABS).astype(np.float32)
-            for name, values in drift.items()
-        }
+        return {name: self._noisy(values) for name, values in drift.items()}
+
+    def _noisy(self, values: Array) -> Array:
+        """Sum of values and noise in 64 bits, then one rounding: no 32-bit sum that only some values have."""
+        sums = values.astype(np.float64).reshape(-1)
+        for at in range(0, sums.size, _SLICE):
+            sums[at : at + _SLICE] += self.noise * gaussian(len(sums[at : at + _SLICE]))
+        return sums.clip(-MAX_ABS, MAX_ABS).astype(np.float32).reshape(values.shape)
 
 
 def norm(tensors: Weights) -> float:
@@ -63,6 +70,9 @@ def norm(tensors: Weights) -> float:
 
 
 def clipped(tensors: Weights, limit: float) -> Weights:
-    """Scale tensors down to the norm `limit`; smaller ones are returned as they are."""
+    """Scale tensors down to the norm `limit`, a hair below so that 32-bit rounding keeps it; smaller ones stay."""
     size = norm(tensors)
-    return tensors if size <= limit else {name: values * np.float32(limit / size) for name, values in tensors.items()}
+    if size <= limit:
+        return tensors
+    scale = np.float32(limit / size * (1 - 2**-22))
+    return {name: values * scale for name, values in tensors.items()}

@@ -10,13 +10,14 @@ from trustformer.errors import ConfigError
 from trustformer.methods import LORA, PRIVATE
 from trustformer.models.families import architecture_of
 from trustformer.models.seq2seq import PRESETS
+from trustformer.privacy.stated import upper
 
 if TYPE_CHECKING:
     from trustformer.experiment.config import Config
 
 SPLITS = ("train", "valid", "test")
 LEAST_EXPECTED = 20
-"""Clients: that none of so many comes has a chance of 2e-9, far below any delta."""
+"""Clients: that none of so many comes in a round has a chance of 2e-9, which is taken off delta."""
 
 
 def check(config: Config) -> None:
@@ -93,7 +94,7 @@ def _check_privacy(config: Config) -> None:
         raise ConfigError(f"method.name {name} needs noise", "--set privacy.mechanism=enclave")
     if privacy.mechanism == "none" and privacy.epsilon:
         raise ConfigError(
-            f"privacy.epsilon is {privacy.epsilon:g}, and privacy.mechanism none: nothing would be noised",
+            f"privacy.epsilon is {upper(privacy.epsilon)}, and privacy.mechanism none: nothing would be noised",
             "--set privacy.mechanism=enclave, client or records (docs/privacy-baselines.md)",
         )
     if not privacy.client_level:
@@ -101,7 +102,9 @@ def _check_privacy(config: Config) -> None:
     if clients.cohorts:
         raise ConfigError("clients.cohorts is no random sample, and privacy counts on one", "leave it empty")
     if privacy.delta >= 1 / clients.count:
-        raise ConfigError(f"privacy.delta is {privacy.delta:g} with {clients.count} clients", "set it below 1 in that")
+        raise ConfigError(
+            f"privacy.delta is {upper(privacy.delta)} with {clients.count} clients", "set it below 1 in that"
+        )
     if privacy.mechanism == "enclave" and config.enclave.rule != "mean":
         raise ConfigError(
             f"enclave.rule {config.enclave.rule} has no noised form", "leave it, or set another mechanism"

@@ -17,6 +17,7 @@ from trustformer.experiment.config import Config
 from trustformer.federation.round import Cohort
 from trustformer.methods import Method
 from trustformer.privacy.accounting import epsilon_of, noise_for
+from trustformer.privacy.stated import upper
 from trustformer.training import sampling
 
 
@@ -73,11 +74,17 @@ def guarantee(config: Config, sizes: Mapping[str, int], method: Method) -> Guara
         return _records(config, sizes, training)
     most = max(sum(client in cohort.present for cohort in cohorts) for client in sizes)
     rate, steps = (config.clients.participation, rounds) if privacy.mechanism == "enclave" else (1.0, most)
-    noise = noise_for(privacy.epsilon, rate, steps, privacy.delta)
+    left = privacy.delta - (_filled(config, len(sizes), rounds) if rate < 1 and privacy.epsilon else 0.0)
+    if left <= 0:
+        raise ConfigError(
+            f"privacy.delta {upper(privacy.delta)} is below the chance that some round finds no client",
+            "raise it, or clients.participation",
+        )
+    noise = noise_for(privacy.epsilon, rate, steps, left)
     return Guarantee(
         mechanism=privacy.mechanism,
         unit="client",
-        epsilon=epsilon_of(noise, rate, steps, privacy.delta),
+        epsilon=epsilon_of(noise, rate, steps, left),
         epsilon_known_cohorts=epsilon_of(noise, 1.0, most, privacy.delta),
         delta=privacy.delta,
         noise_multiplier=noise,
@@ -87,11 +94,19 @@ def guarantee(config: Config, sizes: Mapping[str, int], method: Method) -> Guara
     )
 
 
+def _filled(config: Config, clients: int, rounds: int) -> float:
+    """Largest chance that in some round nobody but one client is drawn and on time: it is then in without a draw."""
+    drawn = config.clients.participation * (1 - config.clients.late)
+    return rounds * math.exp((clients - 1) * math.log1p(-drawn))
+
+
 def _records(config: Config, sizes: Mapping[str, int], cohorts: Sequence[Cohort]) -> Guarantee:
     """Pairs of different clients are different records: the run's epsilon is that of the worst client."""
     privacy = config.privacy
     if privacy.delta >= 1 / max(sizes.values()):
-        raise ConfigError(f"privacy.delta {privacy.delta:g} is over one in {max(sizes.values()):,} pairs", "lower it")
+        raise ConfigError(
+            f"privacy.delta {upper(privacy.delta)} is over one in {max(sizes.values()):,} pairs", "lower it"
+        )
     plans = set()
     for client, pairs in sizes.items():
         rate, steps = sampling(pairs, privacy.batch_pairs, config.train.local_epochs)

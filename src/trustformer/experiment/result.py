@@ -24,6 +24,7 @@ from trustformer.federation.client import Client
 from trustformer.federation.ledger import Direction, Ledger
 from trustformer.models.adapters import merged
 from trustformer.models.seq2seq import save_model, set_weights
+from trustformer.privacy.stated import upper
 from trustformer.vq import body_size
 
 
@@ -118,8 +119,8 @@ def signature(config: Config, prepared: Prepared) -> str:
         size += f"|exchanges:{method.exchanges}" if method.exchanges > 1 else ""
         name = f"{name}.{method.variant}|{size}"
     if config.privacy.mechanism != "none":
-        spent = f"{config.privacy.epsilon:g}" if config.privacy.epsilon else "inf"
-        name += f"|dp:{config.privacy.mechanism}|eps:{spent}|delta:{config.privacy.delta:g}"
+        spent = upper(config.privacy.epsilon) if config.privacy.epsilon else "inf"
+        name += f"|dp:{config.privacy.mechanism}|eps:{spent}|delta:{upper(config.privacy.delta)}"
     clients = config.clients
     split = f"{clients.split}{clients.alpha:g}" if clients.split == "dirichlet" else clients.split
     if clients.folders:

@@ -26,10 +26,11 @@ from trustformer.experiment.prepare import Prepared, prepare
 from trustformer.experiment.record import RunDirectory, environment
 from trustformer.experiment.reporter import Reporter
 from trustformer.experiment.result import make_result, own_models, save_models
-from trustformer.experiment.terms import check_experiment, check_norm
+from trustformer.experiment.terms import check_experiment, check_norm, check_promise
 from trustformer.federation.client import Client
 from trustformer.federation.round import NOBODY, Cohort, run_round
 from trustformer.models.seq2seq import set_weights
+from trustformer.privacy.stated import stated_epsilon, upper
 from trustformer.training.device import describe_device
 
 
@@ -106,6 +107,7 @@ def _prepare(config: Config, directory: RunDirectory) -> tuple[Prepared, list[Co
     if stored.exists():
         if began.exists():  # older versions wrote none
             check_experiment(directory, began.read_bytes(), prepared.digest)
+        check_promise(directory, prepared.guarantee)
     else:
         if prepared.method.codec is not None:
             check_norm(config, prepared.method.codec, prepared.guarantee)
@@ -113,6 +115,8 @@ def _prepare(config: Config, directory: RunDirectory) -> tuple[Prepared, list[Co
         directory.write_json("environment.json", {**environment(), "device": device})
         layers = describe_layers(prepared.start, prepared.method.codec, embeddings_of(prepared.model))
         directory.write_json("layers.json", layers)
+        if prepared.guarantee is not None:
+            directory.write_json("privacy.json", prepared.guarantee.to_dict())
         directory.write("experiment.digest", prepared.digest)
         directory.write("tokenizer.model", prepared.tokenizer.model)
     return prepared, cohorts
@@ -136,10 +140,11 @@ def _announce(config: Config, prepared: Prepared, directory: RunDirectory, repor
     )
     if prepared.guarantee is not None:
         promise = prepared.guarantee
+        epsilon, known = stated_epsilon(promise.epsilon), stated_epsilon(promise.epsilon_known_cohorts)
         reporter.note(
-            f"privacy  epsilon {promise.epsilon:.2f} ({promise.epsilon_known_cohorts:.2f} against those who know the "
-            f"cohorts), delta {promise.delta:g}, unit {promise.unit}: noise multiplier {promise.noise_multiplier:g} at "
-            f"norm {promise.clipping_norm:g}, {promise.steps:,} releases at rate {promise.sample_rate:.3g}"
+            f"privacy  epsilon {epsilon} ({known} against those who know the cohorts), delta {upper(promise.delta)}, "
+            f"unit {promise.unit}: noise multiplier {promise.noise_multiplier:.10g} at norm "
+            f"{promise.clipping_norm:.10g}, {promise.steps:,} releases at rate {upper(promise.sample_rate, 3)}"
         )
     if prepared.method.codec is None and (config.clients.participation < 1 or config.clients.cohorts):
         reporter.note(f"warning: with {config.method.name} every client trains in every round, whatever the cohorts")

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
+from trustformer.aggregation import STEPS
 from trustformer.attestation.evidence import Kind
 from trustformer.attestation.simulated import SimulatedAttester
 from trustformer.codec.weights import Weights
@@ -91,6 +93,22 @@ def check_experiment(directory: RunDirectory, began: bytes, digest: bytes) -> No
         )
 
 
+def check_promise(directory: RunDirectory, guarantee: Guarantee | None) -> None:
+    """Raise `ConfigError` unless a private run goes on with the noise that it began with, as `privacy.json` has it.
+
+    An epsilon is computed for one noise from the first release to the last.
+    """
+    path = directory.path / "privacy.json"
+    if guarantee is None or not path.exists():  # older versions wrote none
+        return
+    began = json.loads(path.read_text("utf-8"))["noise_multiplier"]
+    if began != guarantee.noise_multiplier:
+        raise ConfigError(
+            f"{directory.path}: its noise multiplier was {began:.10g}, and would be {guarantee.noise_multiplier:.10g}",
+            "restore the file of clients.cohorts and the version of opacus, or start a new run",
+        )
+
+
 def check_norm(config: Config, codec: Codec, guarantee: Guarantee | None) -> None:
     """Raise `ConfigError` where the noise that clients add would take honest updates beyond `enclave.max_norm`.
 
@@ -157,11 +175,12 @@ def make_terms(
         terms = replace(terms, trained=trained, carry_ppm=round(method.carry * 1e6))
     if guarantee is not None and config.privacy.mechanism == "enclave":
         norm_milli = math.ceil(config.privacy.clipping_norm * 1e3)
+        sensitivity = norm_milli / 1e3 + math.sqrt(codec.upload.entries) * 0.5 / STEPS
         terms = replace(
             terms,
             rule="private_mean",
             expected_milli=round(config.clients.participation * len(roster) * 1e3),
-            noise_micro=math.ceil(guarantee.noise_multiplier * norm_milli * 1e3),
+            noise_micro=math.ceil(guarantee.noise_multiplier * sensitivity * 1e6),
             max_norm_milli=norm_milli,
         )
     if terms.release == "acknowledged" and terms.min_clients < terms.quorum:

@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import Any
 
 from trustformer.errors import ConfigError
+from trustformer.privacy.stated import upper
 
 _TOLERANCE = 0.001
 """Of epsilon, when noise is looked for."""
@@ -64,7 +65,7 @@ def noise_for(epsilon: float, sample_rate: float, steps: int, delta: float) -> f
                 epsilon_tolerance=_TOLERANCE,
             )
         except ValueError:
-            raise ConfigError(f"privacy.epsilon {epsilon:g} is too low", "raise it, or lower the rounds") from None
+            raise ConfigError(f"privacy.epsilon {upper(epsilon)} is too low", "raise it, or lower the rounds") from None
     return float(math.ceil(1000 * noise) / 1000)
 
 

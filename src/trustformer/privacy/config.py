@@ -17,7 +17,8 @@ class PrivacyConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         epsilon: what the whole run may spend; 0 for clipping without noise, that is without any guarantee.
         delta: chance that the guarantee fails; below one over the number of clients, or of a client's pairs.
         clipping_norm: largest L2 norm of an update, one-dimensional tensors included; of `records`: of a gradient.
-        batch_pairs: of `records`: expected pairs of a step; each pair is drawn independently.
+        batch_pairs: of `records`: expected pairs of a step; each pair is drawn independently. Memory does not
+            depend on it.
     """
 
     mechanism: Literal["none", "enclave", "client", "records"] = "none"

@@ -7,6 +7,7 @@ from typing import Any
 
 from trustformer.experiment.config import Config
 from trustformer.methods import PRIVATE
+from trustformer.privacy.stated import stated_epsilon, upper
 from trustformer.reports.task_tables import METRICS
 
 _TRANSLATE = """\
@@ -118,7 +119,21 @@ def _training(config: Config, result: dict[str, Any]) -> str:
     ]
     table = ["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows)]
     # Not in the table, where a bar ends a cell, in code too.
-    return "\n".join([*table, "", f"Run: `{result['signature']}`"])
+    return "\n".join([*table, "", f"Run: `{_run(result)}`"])
+
+
+def _run(result: dict[str, Any]) -> str:
+    """The signature; of a private run without checksums of its text, with which guesses of a pair could be tried."""
+    parts: list[str] = result["signature"].split("|")
+    if _promise(result) is not None:
+        parts = [part for part in parts if not part.startswith(("data:", "cfg:"))]
+    return "|".join(parts)
+
+
+def _promise(result: dict[str, Any]) -> dict[str, Any] | None:
+    """What the run promises; None for nothing, and for clipping without noise."""
+    promise: dict[str, Any] | None = result.get("privacy")
+    return None if promise is None or promise["epsilon"] is None else promise
 
 
 def _adapters(config: Config) -> str:
@@ -188,16 +203,17 @@ def _privacy(result: dict[str, Any], client: str | None) -> str:
 
 def _bound(result: dict[str, Any], client: str | None) -> str:
     """What bounds the traces that the training text leaves in these weights; only DP-SGD bounds a client's own."""
-    promise = result.get("privacy")
+    promise = _promise(result)
     traces = "These weights can hold traces of the training text, and whoever has this folder can look for them."
-    if promise is None or promise["epsilon"] is None:
+    if promise is None:
         return f"- No differential privacy is stated for this run. {traces}"
     own = client is not None or result["common_digest"] is None
     if own and promise["mechanism"] != "records":
         return f"- The run's differential privacy does not cover a client's own model. {traces}"
-    known = f" ({promise['epsilon_known_cohorts']:.2f} against who knows the cohorts)"
+    worst = max(promise["epsilon"], promise["epsilon_known_cohorts"])  # the seed above tells who took part when
     return (
-        f"- Differentially private: epsilon {promise['epsilon']:.2f}{known}, delta {promise['delta']:g}, for one "
-        f"{promise['unit']}; noise multiplier {promise['noise_multiplier']:g} at norm {promise['clipping_norm']:g}, "
-        f"{promise['steps']:,} releases (`privacy.mechanism = {promise['mechanism']}`)."
+        f"- Differentially private: epsilon {stated_epsilon(worst)}, delta {upper(promise['delta'])}, for one "
+        f"{promise['unit']} (its text, or none in its place); noise multiplier {promise['noise_multiplier']:.10g} at "
+        f"norm {promise['clipping_norm']:.10g}, {promise['steps']:,} releases (`privacy.mechanism = "
+        f"{promise['mechanism']}`). That is said of the weights; counts and scores on this card are exact."
     )

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from decimal import ROUND_CEILING, Context, Decimal
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from trustformer.privacy.stated import stated_epsilon
 from trustformer.reports.summary import Recovered, Result, Row, Spread, summarise, unit
 
 COLUMNS = (
@@ -27,7 +27,8 @@ SENT_NOTE = "kB: sent by and to a client in a {unit}, exchanges without training
 FEWER_NOTE = "Fewer bytes: against dense fp32 weights, up / down."
 PRIVACY_NOTE = (
     "ε: what a run spends on a client (or a pair) to its end, closing exchanges included; in brackets against those "
-    "who know the cohorts; δ is in the signature. What it protects from whom: docs/privacy-baselines.md."
+    "who know the cohorts, as whoever knows the seed does; δ is in the signature. What it protects from whom: "
+    "docs/privacy-baselines.md."
 )
 EMBEDDINGS_NOTE = "Without embeddings: those left out of both messages and weights."
 GAP_NOTE = (
@@ -41,7 +42,7 @@ def cells(row: Row) -> tuple[str, ...]:
     sent = row.total > 0
     return (
         row.name,
-        epsilon(row.results[0].get("privacy")),
+        epsilon(_weakest(row.results)),
         _number(row.bleu),
         f"{row.chrf.mean:.1f}",
         _number(row.nll, 2),
@@ -67,19 +68,23 @@ def _number(value: Spread, digits: int = 1) -> str:
     return f"{value.mean:.{digits}f}{spread}"
 
 
+def _weakest(results: Sequence[Result]) -> dict[str, Any] | None:
+    """The weakest promise of a row's runs: cohorts, and with them what is spent, differ from seed to seed."""
+    promises: list[dict[str, Any] | None] = [result.get("privacy") for result in results]
+    known = [promise for promise in promises if promise and promise["epsilon"] is not None]
+    if len(known) < len(promises):
+        return next(promise for promise in promises if promise not in known)
+    spent = {key: max(promise[key] for promise in known) for key in ("epsilon", "epsilon_known_cohorts")}
+    return known[0] | spent
+
+
 def epsilon(promise: dict[str, Any] | None) -> str:
-    """Return what a run spends; ∞ for a mechanism without noise, `-` for none."""
+    """Return what a run spends, rounded up; ∞ for a mechanism without noise, `-` for none."""
     if not promise or promise["epsilon"] is None:
         return "∞" if promise else "-"
-    numbers = list(dict.fromkeys(_upper(promise[key]) for key in ("epsilon", "epsilon_known_cohorts")))
+    numbers = list(dict.fromkeys(stated_epsilon(promise[key]) for key in ("epsilon", "epsilon_known_cohorts")))
     known = f" [{numbers[1]}]" if len(numbers) > 1 else ""
     return numbers[0] + known + (" a pair" if promise["unit"] == "pair" else "")
-
-
-def _upper(bound: float) -> str:
-    """An upper bound rounded up: to one decimal, or to two digits where it is below one."""
-    exact, up = Decimal(str(float(bound))), Context(prec=2, rounding=ROUND_CEILING)
-    return f"{up.create_decimal(exact) if exact < 1 else exact.quantize(Decimal('0.1'), ROUND_CEILING):f}"
 
 
 def factor(pair: tuple[float, float] | None) -> str:

@@ -1,25 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """Record-level DP-SGD (Abadi et al., CCS 2016, arXiv 1607.00133): what is protected is one sentence pair.
 
-Clipping is Opacus' `DPOptimizer`. Per-example gradients are not: its own come from hooks on modules, which give wrong
-ones where weights are tied (embedding and output here), so each pair's gradient is computed by itself. Nor is noise: on
-a CPU torch's generator takes 32 bits of a seed and no more. Draws and noise come from the system, never from the run's
-seed, which is public: no two runs are the same.
+Each pair's gradient is computed, clipped and added before the next one: beside what plain training holds, a step takes
+8 bytes an entry for the sum, and never more than one pair's gradient, however many pairs it has. Opacus would hold a
+gradient for each, and its hooks give wrong ones where weights are tied (embedding and output here). Draws, noise and
+dropout come from the system, never from the run's seed, which is public: no two runs are the same.
 """
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
 import torch
 
+from trustformer.aggregation import gaussian
 from trustformer.data.batches import Batch, Example
-from trustformer.errors import ConfigError
 from trustformer.models.seq2seq import Model
 from trustformer.training.local import LocalTrainer
 from trustformer.training.settings import TrainConfig
+
+_SLICE = 2**16
+"""Entries noised at a time, so that draws stay small beside a model."""
 
 
 class RecordTrainer(LocalTrainer):
@@ -34,9 +39,6 @@ class RecordTrainer(LocalTrainer):
         clipping_norm: largest L2 norm of one pair's gradient.
         batch_pairs: expected pairs of a step.
         rounds: of the run; only `train.cooldown` needs to know.
-
-    Raises:
-        ConfigError: Opacus is not installed.
     """
 
     def __init__(
@@ -50,15 +52,8 @@ class RecordTrainer(LocalTrainer):
         rounds: int = 0,
     ) -> None:
         super().__init__(model, config, rounds=rounds)
-        try:
-            from opacus.optimizers import DPOptimizer
-        except ImportError:
-            raise ConfigError(
-                "privacy needs the package opacus", "pip install -e '.[dp]' in the repository's folder"
-            ) from None
-        self._make, self._pairs, self._expected = DPOptimizer, batch_pairs, batch_pairs
+        self._pairs, self._expected = batch_pairs, batch_pairs
         self._noise, self._clip = noise_multiplier, clipping_norm
-        self._rng = np.random.default_rng()
 
     def _batches(self, examples: Sequence[Example], seed: Sequence[int]) -> list[list[int]]:
         """Poisson samples: each pair is in each batch with the same chance, independently; a batch may be empty."""
@@ -68,34 +63,45 @@ class RecordTrainer(LocalTrainer):
         return [np.flatnonzero(rng.random(count) < rate).tolist() for _ in range(steps)]
 
     def _step(self, adam: torch.optim.Optimizer, batch: Batch) -> float:
-        private = self._make(
-            adam,
-            noise_multiplier=self._noise,
-            max_grad_norm=self._clip,
-            expected_batch_size=self._expected,
-        )
-        private.zero_grad()
         parameters, start = self._ends()
-        samples = [torch.zeros(len(batch.source), *p.shape, device=p.device) for p in parameters]
-        loss = 0.0
+        sums = [torch.zeros(p.shape, dtype=torch.float64, device=p.device) for p in parameters]
+        losses = []
         for row in range(len(batch.source)):
             adam.zero_grad()
             source, target = (_unpadded(side[row : row + 1], batch.pad_id) for side in (batch.source, batch.target))
-            one = Batch(source, target, batch.pad_id)
-            loss += self._rule.backward(partial(self._loss, one), parameters, start) / len(batch.source)
-            for sample, parameter in zip(samples, parameters, strict=True):
-                if parameter.grad is not None:
-                    sample[row] = parameter.grad
-        for sample, parameter in zip(samples, parameters, strict=True):
-            parameter.grad_sample = sample  # type: ignore[attr-defined]
-        private.clip_and_accumulate()
-        for parameter in parameters:
-            noise = torch.from_numpy(self._rng.normal(0, self._noise * self._clip, parameter.shape))
-            parameter.grad = parameter.summed_grad + noise.to(parameter)  # type: ignore[attr-defined]
-        private.scale_grad()
+            torch.manual_seed(_dropout_seed())  # of one stream, masks of a pair would depend on those before it
+            loss = self._rule.backward(partial(self._loss, Batch(source, target, batch.pad_id)), parameters, start)
+            if add_clipped(sums, [parameter.grad for parameter in parameters], self._clip):
+                losses.append(loss)
+        for parameter, total in zip(parameters, sums, strict=True):
+            for part in torch.split(total.view(-1), _SLICE):
+                part += torch.from_numpy(self._noise * self._clip * gaussian(len(part))).to(part.device)
+            parameter.grad = (total / self._expected).to(parameter.dtype)  # one rounding, of sum and noise together
         adam.step()
-        private.zero_grad()
-        return loss
+        if not losses and len(batch.source):
+            return math.nan  # the weights are to blame, not a pair
+        return sum(losses) / max(1, len(losses))
+
+
+@torch.no_grad()
+def add_clipped(sums: Sequence[torch.Tensor], gradient: Sequence[torch.Tensor | None], clip: float) -> bool:
+    """Add one pair's gradient, scaled down to the norm `clip` over all tensors, to sums (float64, changed in place).
+
+    Returns:
+        False, with nothing added, where an entry is NaN or infinite: no clipping would bound it.
+    """
+    there = [(total, part) for total, part in zip(sums, gradient, strict=True) if part is not None]
+    norms = [torch.linalg.vector_norm(part, dtype=torch.float64) for _, part in there]
+    norm = float(torch.stack(norms).norm()) if norms else 0.0
+    if not math.isfinite(norm):
+        return False
+    for total, part in there:
+        total.add_(part, alpha=clip / max(norm, clip))
+    return True
+
+
+def _dropout_seed() -> int:
+    return int.from_bytes(os.urandom(8), "little")
 
 
 def sampling(pairs: int, batch_pairs: int, passes: float = 1) -> tuple[float, int]:
