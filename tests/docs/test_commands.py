@@ -39,6 +39,9 @@ NOT_RUN = {
     "make wheel-check": NETWORK,
     "pip install -e '.[flower]'": NETWORK,
     "trustformer init-federation fed --clients 3": DEPLOYED,
+    "trustformer init-federation fed --clients 3 --set privacy.mechanism=records --set privacy.epsilon=8"
+    " --set privacy.delta=1e-5": DEPLOYED,
+    "trustformer init-federation fed new.toml --clients 4 --set model.preset=OLD/client-0/common": DEPLOYED,
     "trustformer init-federation fed config.toml --clients 3 --address federation.example.org:9443": DEPLOYED,
     "trustformer serve fed/host": DEPLOYED,
     "trustformer join fed/client-0": DEPLOYED,

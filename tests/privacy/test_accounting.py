@@ -202,3 +202,11 @@ def test_a_private_cohort_is_a_plain_random_sample() -> None:
     assert sum(sizes) / 1000 == pytest.approx(mean, abs=6 * math.sqrt(variance / 1000))
     assert sum((size - mean) ** 2 for size in sizes) / 1000 == pytest.approx(variance, rel=0.2)
     assert min(sizes) < mean - 2 * math.sqrt(variance)
+
+
+def test_a_promise_names_both_epsilons_where_they_differ_and_rounds_each_up() -> None:
+    promise = Guarantee("enclave", "client", 1.234, 2.345, 0.00987654321, 1.0, 1.0, 0.1234567, 10)
+    assert str(promise).startswith(
+        "epsilon 1.3 (2.4 against those who know the cohorts), delta 0.00987655, unit client"
+    )
+    assert str(promise).endswith("noise multiplier 1 at norm 1, 10 releases at rate 0.124")

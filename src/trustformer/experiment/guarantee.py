@@ -17,7 +17,7 @@ from trustformer.experiment.config import Config
 from trustformer.federation.round import Cohort
 from trustformer.methods import Method
 from trustformer.privacy.accounting import epsilon_of, noise_for
-from trustformer.privacy.stated import upper
+from trustformer.privacy.stated import stated_epsilon, upper
 from trustformer.training import sampling
 
 
@@ -46,6 +46,13 @@ class Guarantee:
     clipping_norm: float
     sample_rate: float
     steps: int
+
+    def __str__(self) -> str:
+        known = f" ({stated_epsilon(self.epsilon_known_cohorts)} against those who know the cohorts)"
+        spent = stated_epsilon(self.epsilon) + (known if self.epsilon_known_cohorts > self.epsilon else "")
+        noise = f"noise multiplier {self.noise_multiplier:.10g} at norm {self.clipping_norm:.10g}"
+        releases = f"{self.steps:,} releases at rate {upper(self.sample_rate, 3)}"
+        return f"epsilon {spent}, delta {upper(self.delta)}, unit {self.unit}: {noise}, {releases}"
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: an infinite epsilon is null."""
@@ -92,6 +99,21 @@ def guarantee(config: Config, sizes: Mapping[str, int], method: Method) -> Guara
         sample_rate=rate,
         steps=steps,
     )
+
+
+def own_guarantee(config: Config, client: str, pairs: int, method: Method) -> Guarantee | None:
+    """Return what one client of a deployment promises for its own pairs, None for nothing.
+
+    Each has noise of its own, since nobody knows how many pairs the others have; all rounds are counted as if this
+    client trained in each.
+
+    Raises:
+        ConfigError: as of `guarantee`.
+    """
+    if config.privacy.mechanism != "records":
+        return None
+    rounds = [number for number in range(1, method.total(config.rounds) + 1) if method.trains(number, config.rounds)]
+    return _records(config, {client: pairs}, [Cohort((client,)) for _ in rounds])
 
 
 def _filled(config: Config, clients: int, rounds: int) -> float:

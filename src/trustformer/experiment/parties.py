@@ -18,7 +18,9 @@ from trustformer.enclave.config import RunConfig
 from trustformer.enclave.measurement import simulated_measurement
 from trustformer.enclave.session import Enclave
 from trustformer.enclave.state import StateStore
+from trustformer.evaluation.tasks import Task
 from trustformer.experiment.config import Config
+from trustformer.experiment.guarantee import Guarantee
 from trustformer.experiment.prepare import Prepared
 from trustformer.experiment.record import RunDirectory
 from trustformer.experiment.terms import Shared, agreed_terms
@@ -29,6 +31,8 @@ from trustformer.federation.ledger import Ledger, append, whole_lines
 from trustformer.federation.remote import RemoteEnclave
 from trustformer.federation.store import ClientStore
 from trustformer.federation.tap import Tap, TappedChannel, TappedLink
+from trustformer.methods import Method
+from trustformer.models.seq2seq import Model
 from trustformer.secure.identity import Identity
 from trustformer.training import LocalTrainer, RecordTrainer
 
@@ -81,7 +85,7 @@ class RunJournal:
 
 def assemble(config: Config, prepared: Prepared, directory: RunDirectory, rounds: int) -> Federation:
     """Build or take up clients, enclave and host from a run directory."""
-    trainer = _trainer(config, prepared)
+    trainer = make_trainer(config, prepared.model, prepared.method, prepared.task, prepared.guarantee)
     return connect(config, prepared, directory, rounds, lambda client: trainer)
 
 
@@ -123,16 +127,17 @@ def connect(
     return Federation(clients, host, ledger, process)
 
 
-def _trainer(config: Config, prepared: Prepared) -> LocalTrainer:
-    if prepared.guarantee is None or config.privacy.mechanism != "records":
+def make_trainer(config: Config, model: Model, method: Method, task: Task, promise: Guarantee | None) -> LocalTrainer:
+    """What trains weights as the config says: with the noise of a promise where that is of `records`."""
+    if promise is None or config.privacy.mechanism != "records":
         return LocalTrainer(
-            *(prepared.model, config.train, prepared.method.rule),
-            objective=prepared.task.objective,
+            *(model, config.train, method.rule),
+            objective=task.objective,
             rounds=config.rounds,
         )
     return RecordTrainer(
-        *(prepared.model, config.train),
-        noise_multiplier=prepared.guarantee.noise_multiplier,
+        *(model, config.train),
+        noise_multiplier=promise.noise_multiplier,
         clipping_norm=config.privacy.clipping_norm,
         batch_pairs=config.privacy.batch_pairs,
         rounds=config.rounds,

@@ -30,7 +30,6 @@ from trustformer.experiment.terms import check_experiment, check_norm, check_pro
 from trustformer.federation.client import Client
 from trustformer.federation.round import NOBODY, Cohort, run_round
 from trustformer.models.seq2seq import set_weights
-from trustformer.privacy.stated import stated_epsilon, upper
 from trustformer.training.device import describe_device
 
 
@@ -107,7 +106,7 @@ def _prepare(config: Config, directory: RunDirectory) -> tuple[Prepared, list[Co
     if stored.exists():
         if began.exists():  # older versions wrote none
             check_experiment(directory, began.read_bytes(), prepared.digest)
-        check_promise(directory, prepared.guarantee)
+        check_promise(directory, prepared.guarantee, "restore the file of clients.cohorts and the version of opacus")
     else:
         if prepared.method.codec is not None:
             check_norm(config, prepared.method.codec, prepared.guarantee)
@@ -139,13 +138,7 @@ def _announce(config: Config, prepared: Prepared, directory: RunDirectory, repor
         f"model    {config.model.preset}, {parameters:,} parameters, vocabulary {prepared.tokenizer.vocab_size:,}"
     )
     if prepared.guarantee is not None:
-        promise = prepared.guarantee
-        epsilon, known = stated_epsilon(promise.epsilon), stated_epsilon(promise.epsilon_known_cohorts)
-        reporter.note(
-            f"privacy  epsilon {epsilon} ({known} against those who know the cohorts), delta {upper(promise.delta)}, "
-            f"unit {promise.unit}: noise multiplier {promise.noise_multiplier:.10g} at norm "
-            f"{promise.clipping_norm:.10g}, {promise.steps:,} releases at rate {upper(promise.sample_rate, 3)}"
-        )
+        reporter.note(f"privacy  {prepared.guarantee}")
     if prepared.method.codec is None and (config.clients.participation < 1 or config.clients.cohorts):
         reporter.note(f"warning: with {config.method.name} every client trains in every round, whatever the cohorts")
     if prepared.method.codec is not None:

@@ -93,10 +93,10 @@ def check_experiment(directory: RunDirectory, began: bytes, digest: bytes) -> No
         )
 
 
-def check_promise(directory: RunDirectory, guarantee: Guarantee | None) -> None:
+def check_promise(directory: RunDirectory, guarantee: Guarantee | None, hint: str) -> None:
     """Raise `ConfigError` unless a private run goes on with the noise that it began with, as `privacy.json` has it.
 
-    An epsilon is computed for one noise from the first release to the last.
+    An epsilon is computed for one noise from the first release to the last. `hint` says what may have changed it.
     """
     path = directory.path / "privacy.json"
     if guarantee is None or not path.exists():  # older versions wrote none
@@ -105,7 +105,7 @@ def check_promise(directory: RunDirectory, guarantee: Guarantee | None) -> None:
     if began != guarantee.noise_multiplier:
         raise ConfigError(
             f"{directory.path}: its noise multiplier was {began:.10g}, and would be {guarantee.noise_multiplier:.10g}",
-            "restore the file of clients.cohorts and the version of opacus, or start a new run",
+            f"{hint}, or start a new run",
         )
 
 

@@ -14,12 +14,9 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 
-from trustformer.attestation.files import sync
 from trustformer.attestation.policy import Policy
-from trustformer.codec.weights import Weights, specs_of, weights_digest
-from trustformer.data.folder import load_folder
+from trustformer.codec.weights import Weights, weights_digest
 from trustformer.errors import (
     ConfigError,
     EnclaveLostError,
@@ -29,28 +26,24 @@ from trustformer.errors import (
     SealError,
     TrustformerError,
 )
-from trustformer.evaluation.tasks import make_task
 from trustformer.experiment.config import Config, load_config
 from trustformer.experiment.parties import RunJournal
 from trustformer.experiment.record import RunDirectory
 from trustformer.experiment.reporter import Reporter
+from trustformer.experiment.terms import check_promise
 from trustformer.federation.channel import Channel
 from trustformer.federation.client import BehindError, Client, ForeignUpdateError
 from trustformer.federation.common import longest_answer
 from trustformer.federation.store import ClientStore
-from trustformer.flower.agreement import experiment_digest, read_start, read_terms, read_tokenizer
+from trustformer.flower.agreement import experiment_digest, read_terms
 from trustformer.flower.conversation import Conversation, RemoteSponsor, SupersededError
+from trustformer.flower.learner import Learner
 from trustformer.flower.node import BUSY, LostError, Node
 from trustformer.flower.parcel import Parcel
 from trustformer.flower.record import STANDING
 from trustformer.flower.roll import names
 from trustformer.flower.settings import NodeConfig
-from trustformer.methods import build
-from trustformer.models.adapters import merged
-from trustformer.models.families import make_model
-from trustformer.models.seq2seq import get_weights, save_model, set_weights
 from trustformer.secure.identity import Identity
-from trustformer.training import LocalTrainer, device_of, nearest_on
 
 PASSING = (ProtocolError, EnclaveLostError, SealError, MessageError, LostError)
 """Failures after which the host may ask again; any other ends `join`."""
@@ -77,23 +70,16 @@ class Member:
         self._config = config = load_config(folder / settings.config)
         torch.set_num_threads(config.threads)
         self._terms = read_terms(folder / settings.terms)
-        self._tokenizer = read_tokenizer(folder / settings.tokenizer)
-        self._model = make_model(config.learner, self._tokenizer, (), config.seed).to(device_of(config.train))
-        task = make_task(config.model.task, self._tokenizer, config.data.side, ())
-        stored = read_start(folder / settings.start)
-        start = {name: stored[name] for name in get_weights(self._model) if name in stored}  # a file sorts its names
+        self._learner = learner = Learner.load(folder, settings, config)
+        start, method = learner.start, learner.method
         self._check(config, start)
-        method = build(
-            config.method, specs_of(start), config.privacy, start=start, nearest=nearest_on(self._model.device)
-        )
         self._trains = partial(method.trains, rounds=config.rounds)
-        pairs = load_folder(folder / settings.data).train
-        examples = task.examples(pairs, config.model.max_length)
         if method.codec is None or (method.codec.upload, method.codec.answer) != (
             self._terms.upload,
             self._terms.answer,
         ):
             raise ConfigError("the terms describe other messages than this version makes", "install the host's version")
+        self._keep_promise(learner)
         pace = max(1.0, len(self._terms.roster) / BUSY)
         node = Node(
             settings.superlink,
@@ -113,10 +99,8 @@ class Member:
             journal=RunJournal(self._directory),
         )
         self._client = Client(
-            *(settings.client, [name for name, _ in self._terms.roster].index(settings.client), examples),
-            trainer=LocalTrainer(
-                *(self._model, config.train, method.rule), objective=task.objective, rounds=config.rounds
-            ),
+            *(settings.client, [name for name, _ in self._terms.roster].index(settings.client), learner.examples),
+            trainer=learner.trainer,
             store=ClientStore(self._directory.path),
             start=start,
             common=start if method.common else {},
@@ -127,7 +111,17 @@ class Member:
             max_lag=config.clients.max_lag,
         )
         self._line.trained = self._client.state.trained
-        reporter.note(f"client {settings.client}, {len(examples):,} pairs; {self._standing()}")
+        reporter.note(f"client {settings.client}, {len(learner.examples):,} pairs; {self._standing()}")
+
+    def _keep_promise(self, learner: Learner) -> None:
+        """Go on only with the noise that this client began with, and say what it promises."""
+        if learner.promise is None:
+            return
+        if not (self._directory.path / "privacy.json").exists():
+            self._directory.write_json("privacy.json", learner.promise.to_dict())
+        hint = "restore this client's text and the version of opacus"
+        check_promise(self._directory, learner.promise, hint)
+        self._reporter.note(f"privacy  {learner.promise}")
 
     def _check(self, config: Config, start: Weights) -> None:
         """What the terms bind must be what this client holds."""
@@ -142,7 +136,7 @@ class Member:
                 f"{self.settings.identity} is not the key that the terms name for this client",
                 f"take it from the folder that init-federation wrote for client {self.settings.client}",
             )
-        if self._terms.experiment != experiment_digest(config, self._tokenizer.digest, start):
+        if self._terms.experiment != experiment_digest(config, self._learner.tokenizer.digest, start):
             raise ConfigError(
                 "config, tokenizer or first model are not those the terms were made for",
                 "take all files from one and the same init-federation",
@@ -246,15 +240,10 @@ class Member:
         self._reporter.progress(f"round {number} · {what}", done, total, unit)
 
     def _save(self) -> None:
-        state, folder = self._client.state, self._folder / self.settings.model
-        set_weights(self._model, state.weights)
-        try:
-            folder.mkdir(exist_ok=True)
-            save_model(merged(self._model), folder)
-            self._tokenizer.save(folder)
-            sync(folder)  # result.json says for good that it is there
-        except (OSError, SafetensorError) as error:
-            raise TrustformerError(f"{folder} cannot be written: {error}", "free space and join again") from None
+        state, folders = self._client.state, [self._folder / self.settings.model, self._folder / self.settings.common]
+        for weights, folder in zip((state.weights, state.common), folders, strict=True):
+            if weights:
+                self._learner.save(weights, folder)
         result = {
             "client": self.settings.client,
             "rounds": state.round,
@@ -262,8 +251,12 @@ class Member:
             "weights_digest": weights_digest(state.weights).hex(),
             "common_digest": weights_digest(state.common).hex() if state.common else None,
         }
+        if self._learner.promise is not None:
+            result["privacy"] = self._learner.promise.to_dict()
         self._directory.write_json("result.json", result)
-        self._reporter.note(f"finished: {self._standing()}; translate with it: trustformer translate {folder}")
+        own, common = folders
+        use = f"{own} (this client's own), {common} (all clients')" if state.common else f"{own}"
+        self._reporter.note(f"finished: {self._standing()}; trustformer translate takes {use}")
 
     def _standing(self) -> str:
         state = self._client.state

@@ -115,7 +115,7 @@ class NodeConfig(_File, frozen=True, forbid_unknown_fields=True, kw_only=True):
         bundle: SHA-256 of the app bundle whose runs this client takes part in.
         data: folder of the private text, as `trustformer prepare` makes it.
         state: where weights, optimizer and residual are kept between messages.
-        model: where the finished model is written.
+        model, common: where this client's own finished model is written, and the one that all clients hold.
         policy: what may read this client's updates.
         patience: seconds without a sign of the SuperLink, or without an answer, after which `join` gives up.
         identity, node_key, ca, terms, config, tokenizer, start: files that `init-federation` wrote.
@@ -128,6 +128,7 @@ class NodeConfig(_File, frozen=True, forbid_unknown_fields=True, kw_only=True):
     data: Place = "data"
     state: Place = "state"
     model: Place = "model"
+    common: Place = "common"
     policy: Place = "policy.toml"
     patience: Seconds = 3600.0
     identity: Place = "identity.key"

@@ -70,8 +70,6 @@ def init_federation(
     prepared = prepare(config)
     if prepared.method.codec is None:
         raise ConfigError(f"method {config.method.name} exchanges nothing", "--set method.name=centroid")
-    if config.model.task != "translation" or config.model.lora_rank or prepared.guarantee is not None:
-        raise ConfigError("a deployment trains translation without noise or adapters so far", "use trustformer run")
     with whole_folder(folder) as temporary:
         return _write(temporary, folder, config, prepared, prepared.method.codec, address, host, hardware)
 
@@ -87,6 +85,13 @@ def _check(config: Config) -> None:
     for name in ("participation", "late", "duplicate", "cohorts"):
         if getattr(config.clients, name) != getattr(plain.clients, name):
             raise ConfigError(f"clients.{name} plays what happens by itself between machines", "leave it out")
+    if config.model.task != "translation" or config.model.lora_rank:
+        raise ConfigError("a deployment trains translation without adapters so far", "use trustformer run")
+    if config.privacy.client_level:
+        raise ConfigError(
+            f"privacy.mechanism {config.privacy.mechanism} is of trustformer run alone so far",
+            "--set privacy.mechanism=records protects sentence pairs in a deployment too",
+        )
     if config.record_messages:
         raise ConfigError("record_messages keeps what one machine sees of all clients", "use trustformer run")
 
