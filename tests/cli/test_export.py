@@ -150,6 +150,29 @@ def test_every_variant_has_a_card(tiny_run: Callable[..., dict[str, Any]], tmp_p
     assert "Each client sent, sealed" in (tmp_path / "model" / "README.md").read_text("utf-8")
 
 
+@pytest.mark.parametrize(
+    ("name", "title", "said"),
+    [
+        (
+            "local",
+            "# Client 0's own model, trained alone\n",
+            "discloses of client 0's text, of which the run sent nothing",
+        ),
+        ("centralized", "# Model of pooled text\n", "all training text was in one place"),
+    ],
+)
+def test_the_card_of_what_was_not_federated_says_so(
+    tiny_run: Callable[..., dict[str, Any]], tmp_path: Path, name: str, title: str, said: str
+) -> None:
+    tiny_run(tmp_path / "run", f"method.name={name}", "rounds=1")
+    export(tmp_path / "run", tmp_path / "model")
+    card = (tmp_path / "model" / "README.md").read_text("utf-8")
+    assert title in card
+    assert said in card
+    assert "federated run" not in card
+    assert "without putting" not in card
+
+
 @pytest.mark.parametrize("name", PRIVATE)
 def test_the_card_of_a_private_run_states_its_guarantee_and_what_it_leaves_out(
     tiny_run: Callable[..., dict[str, Any]], tmp_path: Path, name: str

@@ -43,6 +43,12 @@ _SCORED = {
     "classification": "Macro F1: mean over the labels of the test set.",
 }
 
+_HOW = {
+    "federated": "several clients trained together without putting their text in one place",
+    "local": "one client trained alone, on its own text",
+    "centralized": "all training text was in one place",
+}
+
 _DENSE = "the change of every trained weight, as dense 32-bit floats"
 
 _EXCHANGES = {
@@ -73,8 +79,7 @@ def model_card(
     return "\n\n".join(
         (
             _header(config.model.task, languages) + f"# {_title(result, client)}",
-            f"Made by trustformer {environment['packages']['trustformer']}: several clients trained together without "
-            "putting their text in one place.",
+            f"Made by trustformer {environment['packages']['trustformer']}: {_HOW[_kind(result)]}.",
             f"## Use\n\n{_use(config.model.task)}",
             f"## Training\n\n{_training(config, result)}",
             f"## Scores\n\n{_scores(result, environment, client)}",
@@ -99,10 +104,22 @@ def _header(task: str, languages: tuple[str, ...]) -> str:
     return "\n".join(("---", *lines, "---", ""))
 
 
+def _kind(result: dict[str, Any]) -> str:
+    return "federated" if result["attestation"] is not None else str(result["method"])
+
+
+def _whose(result: dict[str, Any], client: str | None) -> str | None:
+    """The client whose own model this is; None for a common one, and for one of pooled text."""
+    if client is None and (result["common_digest"] is not None or _kind(result) == "centralized"):
+        return None
+    return client or str(next(iter(result["weights_digest"])))
+
+
 def _title(result: dict[str, Any], client: str | None) -> str:
-    if result["common_digest"] is not None and client is None:
-        return "Common model of a federated run"
-    return f"Client {client or next(iter(result['weights_digest']))}'s own model of a federated run"
+    whose, kind = _whose(result, client), _kind(result)
+    if whose is None:
+        return "Model of pooled text" if kind == "centralized" else "Common model of a federated run"
+    return f"Client {whose}'s own model" + (", trained alone" if kind == "local" else " of a federated run")
 
 
 def _training(config: Config, result: dict[str, Any]) -> str:
@@ -183,7 +200,10 @@ def _score(result: dict[str, Any], key: str, client: str | None) -> float | None
 def _privacy(result: dict[str, Any], client: str | None) -> str:
     if result["attestation"] is None:
         bound = f"\n{_bound(result, client)}"
-        return f"- Nothing was exchanged: the weights come from the training text of those who held it.{bound}"
+        whose = _whose(result, client)
+        alone = f"\n- Handing this folder on discloses of client {whose}'s text, of which the run sent nothing."
+        alone = "" if whose is None else alone
+        return f"- Nothing was exchanged: the weights come from the training text of those who held it.{bound}{alone}"
     sent = _EXCHANGES[result["variant"] or result["method"]]
     lines = [
         f"- Each client sent, sealed to the aggregator: {sent}. No text was sent.",
@@ -193,9 +213,9 @@ def _privacy(result: dict[str, Any], client: str | None) -> str:
         else f"- The aggregator was attested ({result['attestation']}) before anything was sent.",
         _bound(result, client),
     ]
-    if client is not None:
+    if (whose := _whose(result, client)) is not None:
         lines.append(
-            f"- This is client {client}'s own model: it holds what client {client} never sent. Handing this folder on "
+            f"- This is client {whose}'s own model: it holds what client {whose} never sent. Handing this folder on "
             "discloses more of that client's text than the exchange did."
         )
     return "\n".join(lines)
@@ -207,8 +227,7 @@ def _bound(result: dict[str, Any], client: str | None) -> str:
     traces = "These weights can hold traces of the training text, and whoever has this folder can look for them."
     if promise is None:
         return f"- No differential privacy is stated for this run. {traces}"
-    own = client is not None or result["common_digest"] is None
-    if own and promise["mechanism"] != "records":
+    if _whose(result, client) is not None and promise["mechanism"] != "records":
         return f"- The run's differential privacy does not cover a client's own model. {traces}"
     worst = max(promise["epsilon"], promise["epsilon_known_cohorts"])  # the seed above tells who took part when
     return (
