@@ -6,6 +6,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shutil
 import stat
 from collections.abc import Callable
 from dataclasses import replace
@@ -118,7 +119,9 @@ def test_shares_are_what_was_asked_for() -> None:
     assert (division.leaked, division.repeated, division.shared) == (0, 0, 0)
     twice = divide([pairs, pairs], valid=0.04, test=0.02)
     assert (twice.repeated, twice.shared) == (5000, 5000)
-    assert twice.leaked == pytest.approx(10_000 * 0.02 * 0.94)
+    assert twice.leaked == 0  # what is dropped leaks nowhere
+    kept = divide([pairs, pairs], valid=0.04, test=0.02, keep_repeated=True)
+    assert kept.leaked == pytest.approx(10_000 * 0.02 * 0.94)
 
 
 @pytest.mark.parametrize("shares", [(0, 0.1), (0.1, 0), (0.3, 0.3), (-0.1, 0.2), (float("nan"), 0.1)])
@@ -160,11 +163,19 @@ def test_aligned_files_of_other_names_are_taken_in_turn(cli: Cli, tmp_path: Path
 def test_what_looks_wrong_is_counted(cli: Cli, tmp_path: Path) -> None:
     path = tmp_path / "odd.tsv"
     lines = [f"Sentence number {i}.\tПредложение номер {i}." for i in range(60)]
-    lines += ["same\tsame", "короткое\t" + "long " * 40, "bad \ufffd\tплохо", "x" * 10_001 + "\ty"]
+    lines += [
+        "same\tsame",
+        "короткое\t" + "long " * 40,
+        "bad \ufffd\tплохо",
+        "x" * 10_001 + "\ty",
+        "\ufeff\tx",
+        "x\t\0",
+    ]
     path.write_text("\n".join(lines), "utf-8")
     done = cli("prepare", path, "--out", tmp_path / "out", *SHARES)
     for part in (
         "1 pair with a side of more than 10,000 characters dropped",
+        "2 pairs with a side of nothing but marks",
         "1 pair with both sides equal",
         "1 pair with one side more than 4 times as long",
         "1 pair with a replacement character",
@@ -194,6 +205,32 @@ def test_nothing_is_overwritten_and_nothing_half_written(
     done = cli("prepare", memory, "--out", tmp_path / "deep" / "other", *SHARES)
     assert (done.code, "No space left" in done.err) == (1, True)
     assert [path.name for path in out.parent.iterdir()] == ["out"]
+
+
+def test_a_file_is_the_one_that_is_named(
+    cli: Cli, memory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the folder TRUSTFORMER_DATA names has files of the same names; and what is only there is found there."""
+    here, data = tmp_path / "here", tmp_path / "data"
+    for folder, text in ((here, "here"), (data, "there")):
+        folder.mkdir()
+        for name in ("mine.ru", "mine.en"):
+            (folder / name).write_text("".join(f"{text} {number}\n" for number in range(120)), "utf-8")
+        (folder / "mine.tsv").write_text("".join(f"{text} {number}\tx\n" for number in range(120)), "utf-8")
+    shutil.copy(memory, data / "only.tsv")
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("TRUSTFORMER_DATA", str(data))
+    for name, expected in (("mine.tsv", "here"), ("mine", "here"), ("mine.en", "here"), ("only.tsv", "Это")):
+        assert cli("prepare", name, "--out", f"{name}.out", *SHARES).code == 0
+        assert {pair.source.split()[0] for pair in load_folder(here / f"{name}.out").train} <= {expected, "ЭТО"}
+
+
+@pytest.mark.parametrize(("name", "more"), [("pairs.txt", ("--format", "tsv")), ("UP.TSV", ())])
+def test_a_format_that_is_given_or_told_in_capitals_is_read(
+    cli: Cli, memory: Path, tmp_path: Path, name: str, more: tuple[str, ...]
+) -> None:
+    shutil.copy(memory, tmp_path / name)
+    assert cli("prepare", tmp_path / name, "--out", tmp_path / "out", *SHARES, *more).code == 0
 
 
 def test_an_error_names_file_and_line(cli: Cli, tmp_path: Path) -> None:

@@ -126,7 +126,8 @@ def test_wrong_bytes_and_missing_or_empty_files_are_refused(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [("a.tsv", "tsv"), ("a.TMX", "tmx"), ("a.jsonl.gz", "jsonl"), ("a.ndjson", "jsonl")]
+    ("name", "kind"),
+    [("a.tsv", "tsv"), ("a.TMX", "tmx"), ("A.TSV.GZ", "tsv"), ("a.jsonl.gz", "jsonl"), ("a.ndjson", "jsonl")],
 )
 def test_a_name_tells_the_format(name: str, kind: str) -> None:
     assert detect(Path(name), "ru", "en") == kind

@@ -105,8 +105,9 @@ def test_too_few_pairs_names_both_numbers(split: str) -> None:
 
 
 def test_domain_without_labels() -> None:
-    with pytest.raises(DataError, match="10 of 10 training pairs have no domain label"):
+    with pytest.raises(DataError, match="10 of 10 training pairs have no domain label") as caught:
         partition(unlabelled(10), 2, "domain", alpha=1.0, seed=0)
+    assert "'domain' of jsonl" in caught.value.hint
 
 
 def test_alpha_too_small_for_every_client_to_have_pairs() -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import gzip
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from trustformer.experiment.config import load_config
 from trustformer.experiment.prepare import Prepared, prepare
 from trustformer.experiment.saved import load_saved
 from trustformer.federation.store import ClientStore
-from trustformer.models.families import make_model
+from trustformer.models.families import load_any, make_model
 from trustformer.models.seq2seq import ModelConfig, get_weights, set_weights
 
 Run = Callable[..., dict[str, Any]]
@@ -264,8 +265,9 @@ def test_single_texts_with_labels_are_a_corpus_too(
 def test_a_label_that_training_has_not_ends_a_run_before_it_trains(tiny_run: Run, tmp_path: Path) -> None:
     (tmp_path / "labels").write_text("strange\n" * 6)
     values = [*of("classification", "bert"), f"data.test_domains={tmp_path / 'labels'}"]
-    with pytest.raises(DataError, match="'strange' is none of the training text's"):
+    with pytest.raises(DataError, match="'strange' is none of the training text's") as caught:
         tiny_run(tmp_path / "run", *values)
+    assert "'domain' of jsonl" in caught.value.hint
     assert not (tmp_path / "run").exists()
 
 
@@ -321,6 +323,30 @@ def test_folders_that_do_not_fit_are_refused(gpt2: Path, prepared: Callable[...,
         HubTokenizer(tokenizer.model[:-9])
 
 
+def test_a_folder_is_told_apart_before_its_weights_are_read(gpt2: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="model_type 'gpt2' does no translation here"):
+        load_saved(gpt2)
+    shutil.copytree(gpt2, tmp_path / "wide")
+    path = tmp_path / "wide" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | {"n_embd": 32}))
+    config = ModelConfig(preset=str(tmp_path / "wide"), task="causal-lm", max_length=48)
+    with pytest.raises(
+        ConfigError, match=r"'transformer\.h\.0\.attn\.c_attn\.bias' has the shape \(48,\), not \(96,\)"
+    ):
+        make_model(config, HubTokenizer.of_folder(gpt2), (), 1)
+
+
+def test_training_text_that_fills_the_model_is_counted_and_tokenised_once(prepared: Callable[..., Prepared]) -> None:
+    """Of 30 pairs; the examples that were counted are those that clients train on."""
+    made = prepared("model.max_length=8")
+    examples = made.task.examples(made.corpus.train, 8)
+    full = sum(8 in (len(example.source), len(example.target)) for example in examples)
+    assert 1 < full <= 30
+    assert made.corpus.warnings[-1].startswith(f"{full} of 30 training pairs have 8 tokens (model.max_length) or more")
+    assert {id(one) for held in made.clients.values() for one in held} == {id(one) for one in examples}
+    assert not any("model.max_length" in warning for warning in prepared("model.max_length=1024").corpus.warnings)
+
+
 def encoder_decoder(folder: Path, kind: str) -> Path:
     """A small T5 or mBART with its tokenizer, as transformers saves them."""
     small = {"d_model": 16, "decoder_layers": 1, "encoder_layers": 1, "max_position_embeddings": 48}
@@ -366,6 +392,8 @@ def test_a_new_head_is_the_same_for_the_same_seed(gpt2: Path, mini_model: None, 
     config = ModelConfig(preset=str(tmp_path), task="classification", max_length=48)
     one, again, other = (get_weights(make_model(config, tokenizer, ("a", "b", "c"), seed)) for seed in (1, 1, 2))
     assert one["classifier.weight"].shape == (3, 32)
+    with pytest.raises(ConfigError, match=r"lack 'bert\.pooler\.dense\.bias'"):
+        load_any(tmp_path, "classification")  # a model that was trained has its head
     assert np.array_equal(one["classifier.weight"], again["classifier.weight"])
     assert not np.array_equal(one["classifier.weight"], other["classifier.weight"])
     for name, values in one.items():

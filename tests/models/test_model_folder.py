@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import sentencepiece
 import torch
+from safetensors.torch import load, save
 from transformers import MarianConfig, MarianMTModel
 from transformers import MarianTokenizer as TheirTokenizer
 
@@ -178,7 +179,7 @@ def test_a_folder_of_ours_continues_with_the_same_tokenizer(
         ({"vocab_size": 20, "decoder_vocab_size": 20}, "vocab_size"),
         ({"decoder_start_token_id": None}, "decoder_start_token_id"),
         ({"max_position_embeddings": 10}, "max_length"),
-        ({"d_model": 32}, "cannot be read"),
+        ({"d_model": 32}, r"do not fit its config\.json: 'model\.[a-z_.0-9]+' has the shape \([0-9, ]+\), not"),
     ],
 )
 def test_a_model_that_does_not_fit_is_refused(copy: Path, tokenizer: Tokenizer, values: Any, part: str) -> None:
@@ -198,16 +199,25 @@ def test_a_missing_or_damaged_file_is_named(copy: Path, name: str) -> None:
     assert "model.safetensors" in caught.value.hint
 
 
-def test_weights_that_hold_code_or_are_cut_are_refused(copy: Path, tokenizer: Tokenizer) -> None:
+@pytest.mark.parametrize("read", [lambda folder: continue_model(folder, CONFIG, 9), load_saved])
+def test_weights_that_hold_code_or_are_cut_or_lack_a_tensor_are_refused(
+    copy: Path, read: Callable[[Path], Any]
+) -> None:
+    """Both by a run that continues and by `translate`."""
     weights = copy / "model.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-100])
     with pytest.raises(ConfigError, match="cannot be read"):
-        continue_model(copy, CONFIG, tokenizer.vocab_size)
+        read(copy)
+    tensors = load(whole)
+    del tensors["model.encoder.layers.0.fc1.weight"]
+    weights.write_bytes(save(tensors, {"format": "pt"}))
+    with pytest.raises(ConfigError, match=r"lack 'model\.encoder\.layers\.0\.fc1\.weight'"):
+        read(copy)
     weights.unlink()
-    torch.save({}, copy / "pytorch_model.bin")
+    torch.save(load(whole), copy / "pytorch_model.bin")
     with pytest.raises(ConfigError, match="cannot be read"):
-        continue_model(copy, CONFIG, tokenizer.vocab_size)
+        read(copy)
 
 
 @pytest.mark.parametrize(

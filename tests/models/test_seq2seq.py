@@ -19,7 +19,7 @@ from trustformer.data.corpus import Pair
 from trustformer.data.tokenizer import EOS_ID, PAD_ID, Tokenizer
 from trustformer.data.toy import toy_corpus
 from trustformer.errors import ConfigError, DataError, TrustformerError
-from trustformer.evaluation.translation import negative_log_likelihood, score, translate
+from trustformer.evaluation.translation import count_cut, negative_log_likelihood, score, translate
 from trustformer.models.seq2seq import (
     ModelConfig,
     build_model,
@@ -248,6 +248,15 @@ def test_likelihood_is_the_plain_mean_over_target_tokens(
     assert negative_log_likelihood(model, examples) == pytest.approx(total / tokens, rel=1e-5)
 
 
+def test_sentences_are_cut_beyond_the_positions_of_the_model(model: Any, tokenizer: Tokenizer) -> None:
+    """24 of them, the end token's included."""
+    words = ["кот"] * 24
+    lengths = [len(tokenizer.encode([" ".join(words[:n])], 999)[0]) for n in range(1, 25)]
+    assert lengths[-1] > 24 >= lengths[0]
+    for number, length in enumerate(lengths, start=1):
+        assert count_cut(model, tokenizer, [" ".join(words[:number])]) == (length > 24)
+
+
 def test_translations_do_not_depend_on_the_batch(model: Any, tokenizer: Tokenizer, pairs: tuple[Pair, ...]) -> None:
     set_weights(model, trained(model, tokenizer, pairs, 4)[0])
     sentences = [pair.source for pair in pairs[:9]]
@@ -317,9 +326,20 @@ def test_a_cut_tokenizer_and_a_missing_one_are_refused(tmp_path: Path, tokenizer
 
 
 def test_a_tokenizer_cannot_be_trained_on_next_to_nothing() -> None:
+    with pytest.raises(DataError, match="every line is empty") as caught:
+        Tokenizer.train(["", " "], 500)
+    assert "tokenizer.train_on" in caught.value.hint
+
+
+def test_a_vocabulary_too_small_for_its_script_says_how_large_it_must_be() -> None:
+    letters = [chr(0x4E00 + number) * 2 for number in range(300)]
     with pytest.raises(DataError) as caught:
-        Tokenizer.train([""], 500)
-    assert "tokenizer" in caught.value.hint
+        Tokenizer.train(letters, 100)
+    assert "trainer_interface" not in caught.value.message
+    least = int(caught.value.hint.removeprefix("--set tokenizer.vocab_size=").removesuffix(" or more"))
+    assert Tokenizer.train(letters, least).vocab_size == least
+    with pytest.raises(DataError):
+        Tokenizer.train(letters, least - 1)
 
 
 def test_a_loaded_model_trains_the_same_tensors_as_a_built_one(model: Any, tmp_path: Path) -> None:

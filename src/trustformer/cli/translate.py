@@ -31,14 +31,19 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("model", type=Path, metavar="RUN_OR_MODEL", help="a run directory or a model folder")
-    parser.add_argument("--client", metavar="N", help="the model of client N instead of the common one")
+    parser.add_argument(
+        "--client",
+        metavar="N",
+        help="the model of client N instead of the common one (client 0's in runs of local and centralized)",
+    )
     parser.add_argument("--beams", type=int, default=4, metavar="B", help="beam width, 1 is greedy (default 4)")
     parser.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> int:
+    from trustformer.data.lines import count
     from trustformer.errors import ConfigError
-    from trustformer.evaluation.translation import translate
+    from trustformer.evaluation.translation import count_cut, longest_source, translate
     from trustformer.experiment.reporter import reporting
     from trustformer.experiment.saved import load_saved
 
@@ -54,16 +59,23 @@ def _run(options: argparse.Namespace) -> int:
         size = 1
     else:
         size = 64  # lines read before the first answer: enough to batch, little enough to stream
-    total, done = 0 if sys.stdout.isatty() else _lines_of_file(), 0
+    total, done, cut = 0 if sys.stdout.isatty() else _lines_of_file(), 0, 0
     with reporting(live=total > 0) as reporter:
         while lines := _read(size):
             filled = [line for line in lines if line.strip()]
+            cut += count_cut(model, tokenizer, filled)
             answers = iter(translate(model, tokenizer, filled, beams=options.beams) if filled else [])
             for line in lines:
                 print(next(answers) if line.strip() else "", flush=True)
             done += len(lines)
             if total:
                 reporter.progress("translating", done, total, "lines")
+    if cut:
+        verb = "was" if cut == 1 else "were"
+        print(
+            f"warning: {count(cut, 'line')} had more than {longest_source(model)} tokens and {verb} cut",
+            file=sys.stderr,
+        )
     return 0
 
 

@@ -18,6 +18,10 @@ from trustformer.data.lines import count, numbered_lines
 from trustformer.errors import DataError
 
 DATA_VARIABLE = "TRUSTFORMER_DATA"
+LABELS = (
+    "data.train_domains of tsv and lines, 'domain' of jsonl and hf, a domain <prop> of tmx, prepare --domain of folder"
+)
+"""Where a format has its labels, for hints; `text` has none."""
 
 _Reader = Callable[[Path, "Path | None"], "tuple[list[Pair], list[str]]"]
 
@@ -144,7 +148,7 @@ def make_corpus(
 
 
 def read_pairs(path: Path, domains: Path | None = None) -> tuple[list[Pair], list[str]]:
-    """Read `source<TAB>target` lines (UTF-8, `.tsv` or `.tsv.gz`) and, optionally, one label a line.
+    """Read `source<TAB>target` lines (UTF-8, plain or `.gz`) and, optionally, one label a line.
 
     White space around a side is stripped; a byte order mark and CRLF are accepted. A pair with an empty side
     is dropped together with its label.
@@ -153,14 +157,9 @@ def read_pairs(path: Path, domains: Path | None = None) -> tuple[list[Pair], lis
         The pairs in file order, and the warnings as sentences.
 
     Raises:
-        DataError: missing or damaged file, unknown suffix, not UTF-8, a row without exactly one TAB, a line
+        DataError: missing or damaged file, not UTF-8, a row without exactly one TAB, a line
             beyond 1 MiB, an empty label, labels and pairs of different number, no pair left.
     """
-    if not path.name.endswith((".tsv", ".tsv.gz")):
-        raise DataError(
-            f"{path} has a suffix that is neither .tsv nor .tsv.gz",
-            "give a file of source<TAB>target lines, plain or gzip-compressed",
-        )
     rows = [_split_row(path, number, line) for number, line in numbered_lines(path)]
     return _labelled(path, rows, domains)
 

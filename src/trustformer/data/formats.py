@@ -10,6 +10,7 @@ from typing import Literal
 from trustformer.data.aligned import aligned_files, read_aligned
 from trustformer.data.corpus import Pair, read_pairs, resolve_path
 from trustformer.data.jsonl import read_jsonl
+from trustformer.data.lines import unpacked_name
 from trustformer.data.tmx import read_tmx
 from trustformer.errors import DataError
 
@@ -46,7 +47,7 @@ def read_file(kind: FileFormat, path: Path, source: str, target: str) -> tuple[l
 
 def detect(path: Path, source: str, target: str) -> FileFormat:
     """Tell a file's format by its name; raises `DataError` if the name does not say."""
-    kind = SUFFIXES.get(Path(path.name.removesuffix(".gz")).suffix.lower())
+    kind = SUFFIXES.get(Path(unpacked_name(path.name)).suffix.lower())
     if kind is not None:
         return kind
     try:

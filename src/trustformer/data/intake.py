@@ -93,10 +93,16 @@ def _read_all(inputs: Sequence[str], options: IntakeOptions) -> list[tuple[str, 
     for text in inputs:
         kind = options.kind if options.kind != "auto" else detect(Path(text), source, target)
         bare = _without_language(text, (source, target)) if kind == "text" else text
-        path = find(kind, bare, Path(), source, target)
+        path = _locate(kind, bare, (source, target))
         files = aligned_files(path, source, target) if kind == "text" else (path,)
         found[files] = kind  # the two files of a text are one input, whether one or both are named
     return [(files[0].name, *read_file(kind, files[0], source, target)) for files, kind in found.items()]
+
+
+def _locate(kind: FileFormat, text: str, languages: tuple[str, str]) -> Path:
+    """The file as an argument names it, for `text` the prefix of two; one that is not there as `find` does."""
+    names = [text] if kind != "text" else [f"{text}.{code}{end}" for code in languages for end in ("", ".gz")]
+    return Path(text) if any(Path(name).exists() for name in names) else find(kind, text, Path(), *languages)
 
 
 def _labelled(pair: Pair, domain: str) -> Pair:

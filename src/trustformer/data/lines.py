@@ -28,6 +28,11 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
+def unpacked_name(name: str) -> str:
+    """Return a file's name without a `.gz` in any case."""
+    return name[:-3] if name.lower().endswith(".gz") else name
+
+
 def one_line(text: str) -> str:
     """Return a side as it stands in a line of a corpus: no TAB, line break or byte order mark, no outer white space."""
     return _BREAKS.sub(" ", text.replace("\ufeff", "")).strip()
@@ -97,7 +102,7 @@ def _guarded(path: Path, read: _Read) -> Iterator[bytes]:
 
 
 def _unpacked(file: BinaryIO) -> BinaryIO:
-    if Path(file.name).suffix == ".gz":
+    if Path(file.name).suffix.lower() == ".gz":
         # BufferedReader makes readline of gzip several times faster.
         return cast(BinaryIO, io.BufferedReader(gzip.GzipFile(fileobj=file)))
     return file

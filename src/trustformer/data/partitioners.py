@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from trustformer.data.corpus import Pair
+from trustformer.data.corpus import LABELS, Pair
 from trustformer.errors import ConfigError, DataError
 
 Split = Literal["iid", "domain", "dirichlet"]
@@ -78,7 +78,7 @@ def _by_domain(pairs: Sequence[Pair], clients: int, rng: np.random.Generator) ->
     if unlabelled:
         raise DataError(
             f"{unlabelled:,} of {len(pairs):,} training pairs have no domain label",
-            "give data.train_domains, or choose clients.split iid or dirichlet",
+            f"label every pair ({LABELS}), or choose clients.split iid or dirichlet",
         )
     groups = _groups(pairs)
     if len(groups) < clients:

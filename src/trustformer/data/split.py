@@ -26,15 +26,17 @@ class Division:
         splits: pairs of train, valid and test in the order they were read.
         read: pairs before anything was dropped.
         too_long: dropped pairs with a side beyond `MAX_CHARACTERS`.
+        empty: dropped pairs with a side of invisible marks only, of which `one_line` leaves nothing.
         repeated: pairs equal to an earlier one; dropped unless they were to be kept.
         shared: of those, pairs whose earlier one came from another input.
         variants: pairs whose source occurred before with another translation; they are in the split of the first.
-        leaked: test pairs whose source would stand in train too had the lines been divided at random (expected).
+        leaked: test pairs whose source would stand in train too had the kept lines been divided at random (expected).
     """
 
     splits: dict[str, list[Pair]]
     read: int
     too_long: int
+    empty: int
     repeated: int
     shared: int
     variants: int
@@ -75,7 +77,7 @@ def divide(inputs: Sequence[Sequence[Pair]], *, valid: float, test: float, keep_
     splits: dict[str, list[Pair]] = {name: [] for name in ("train", "valid", "test")}
     seen: dict[tuple[str, str], int] = {}
     sources: Counter[str] = Counter()
-    read = too_long = repeated = shared = variants = 0
+    read = too_long = empty = repeated = shared = variants = 0
     for number, pairs in enumerate(inputs):
         for raw in tracked(pairs, "dividing"):
             read += 1
@@ -84,18 +86,21 @@ def divide(inputs: Sequence[Sequence[Pair]], *, valid: float, test: float, keep_
             if max(map(len, key)) > MAX_CHARACTERS:
                 too_long += 1
                 continue
+            if not all(key):
+                empty += 1
+                continue
             if key in seen:
                 repeated += 1
                 shared += seen[key] != number
             else:
                 variants += sources[normal] > 0
-            sources[normal] += 1
             if key not in seen or keep_repeated:
+                sources[normal] += 1
                 splits[split_of(pair.source, valid, test)].append(pair)
             seen.setdefault(key, number)
     _check(splits, len(sources), valid, test)
     leaked = sum(rows * test * (1 - (valid + test) ** (rows - 1)) for rows in sources.values())
-    return Division(splits, read, too_long, repeated, shared, variants, leaked)
+    return Division(splits, read, too_long, empty, repeated, shared, variants, leaked)
 
 
 def _check_shares(valid: float, test: float) -> None:

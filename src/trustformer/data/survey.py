@@ -41,7 +41,7 @@ def survey(division: Division, languages: tuple[str, str], warnings: Sequence[st
         "pairs_read": division.read,
         "pairs": {name: len(part) for name, part in splits.items()},
         "domains": dict(sorted(Counter(pair.domain for pair in pairs if pair.domain).items())),
-        "dropped": {"too_long": division.too_long},
+        "dropped": {"too_long": division.too_long, "empty": division.empty},
         "duplicates": {
             "repeated": division.repeated,
             "repeated_across_inputs": division.shared,
@@ -53,7 +53,7 @@ def survey(division: Division, languages: tuple[str, str], warnings: Sequence[st
             "source": _histogram([pair.source for pair in pairs]),
             "target": _histogram([pair.target for pair in pairs]),
         },
-        "warnings": [*warnings, *_oddities(pairs, languages, division.too_long)],
+        "warnings": [*warnings, *_oddities(pairs, languages, division)],
         "corpus_digest": corpus_digest(splits["train"], splits["valid"], splits["test"]),
     }
 
@@ -103,15 +103,16 @@ def _histogram(sentences: Sequence[str]) -> list[int]:
     return numbers
 
 
-def _oddities(pairs: Sequence[Pair], languages: tuple[str, str], too_long: int) -> list[str]:
-    """Sentences about pairs that look wrong; they are kept, but for those that were too long."""
+def _oddities(pairs: Sequence[Pair], languages: tuple[str, str], division: Division) -> list[str]:
+    """Sentences about pairs that look wrong; they are kept, but for those that were too long or empty."""
     found: list[str] = []
 
     def note(number: int, what: str) -> None:
         if number:
             found.append(f"{count(number, 'pair')} {what}")
 
-    note(too_long, f"with a side of more than {MAX_CHARACTERS:,} characters dropped")
+    note(division.too_long, f"with a side of more than {MAX_CHARACTERS:,} characters dropped")
+    note(division.empty, "with a side of nothing but marks such as U+FEFF dropped")
     note(sum(pair.source == pair.target for pair in pairs), "with both sides equal")
     sizes = [(len(pair.source), len(pair.target)) for pair in pairs]
     note(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from trustformer.errors import ConfigError, DataError
 from trustformer.message import digest
 
 PAD_ID, EOS_ID, UNK_ID = 0, 1, 2
+_FEW = re.compile(r"smaller than required_chars\. \d+ vs (\d+)")
 
 
 class Tokenizer:
@@ -49,13 +51,18 @@ class Tokenizer:
         """Train on public sentences; the same model for the same sentences.
 
         Raises:
-            DataError: too little text for so many pieces.
+            DataError: too little text for so many pieces, or more different characters than pieces.
         """
-        model = io.BytesIO()
+        held, model = list(sentences), io.BytesIO()
+        if not any(sentence.strip() for sentence in held):
+            raise DataError(
+                "the vocabulary has no text to be trained on: every line is empty",
+                "give public text (tokenizer.train_on, tokenizer.public_share)",
+            )
         try:
             with clocked("vocabulary"):
                 sentencepiece.SentencePieceTrainer.train(
-                    sentence_iterator=iter(sentences),
+                    sentence_iterator=iter(held),
                     model_writer=model,
                     vocab_size=vocab_size,
                     pad_id=PAD_ID,
@@ -68,6 +75,11 @@ class Tokenizer:
                     minloglevel=2,
                 )
         except RuntimeError as error:
+            if few := _FEW.search(str(error)):
+                raise DataError(
+                    f"tokenizer.vocab_size is {vocab_size}, the different characters of this text need {few[1]}",
+                    f"--set tokenizer.vocab_size={few[1]} or more",
+                ) from None
             raise DataError(
                 f"a tokenizer of {vocab_size} pieces cannot be trained on this text: {error}",
                 "lower tokenizer.vocab_size or give more public text (tokenizer.public_share, tokenizer.train_on)",

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from trustformer.data.batches import Example, make_batches, to_examples
-from trustformer.data.corpus import Pair
+from trustformer.data.corpus import LABELS, Pair
 from trustformer.data.hub_tokenizer import HubTokenizer
 from trustformer.data.tokenizer import Tokenizer
 from trustformer.errors import DataError
@@ -85,13 +85,28 @@ def make_task(name: str, tokenizer: Tokenizer, side: Side, labels: Sequence[str]
     return MaskedLM(tokenizer, side) if name == "masked-lm" else Classification(tokenizer, side, labels)
 
 
-class _UsesAll:
+class _Examples:
+    """Keeps the examples asked for last: those of training are counted before they are trained on."""
+
+    _last: tuple[Sequence[Pair], int, list[Example]] | None = None
+
     def usable(self, pairs: Sequence[Pair], max_length: int) -> Sequence[int]:
         """Every pair."""
         return range(len(pairs))
 
+    def examples(self, pairs: Sequence[Pair], max_length: int) -> list[Example]:
+        """Tokenise pairs, unless they are the very tuple of the call before."""
+        if self._last is None or self._last[0] is not pairs or self._last[1] != max_length:
+            made = self._tokenised(pairs, max_length)
+            self._last = (pairs, max_length, made) if isinstance(pairs, tuple) else None
+            return made
+        return self._last[2]
 
-class Translation(_UsesAll):
+    def _tokenised(self, pairs: Sequence[Pair], max_length: int) -> list[Example]:
+        raise NotImplementedError
+
+
+class Translation(_Examples):
     """Source to target; BLEU and chrF of what the model really wrote, and likelihood of the reference."""
 
     metrics: tuple[str, ...] = ("bleu", "chrf", "nll")
@@ -100,8 +115,8 @@ class Translation(_UsesAll):
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
 
-    def examples(self, pairs: Sequence[Pair], max_length: int) -> list[Example]:
-        """Tokenise both sides."""
+    def _tokenised(self, pairs: Sequence[Pair], max_length: int) -> list[Example]:
+        """Both sides."""
         return to_examples(pairs, self._tokenizer, max_length)
 
     def evaluate(
@@ -131,7 +146,7 @@ class Translation(_UsesAll):
         )
 
 
-class _LanguageModel(_UsesAll):
+class _LanguageModel(_Examples):
     """Likelihood of one side of the pairs; perplexity is its exponential, so it depends on the vocabulary."""
 
     metrics: tuple[str, ...] = ("perplexity", "nll")
@@ -139,9 +154,6 @@ class _LanguageModel(_UsesAll):
 
     def __init__(self, tokenizer: HubTokenizer, side: Side) -> None:
         self._tokenizer, self._side = tokenizer, side
-
-    def examples(self, pairs: Sequence[Pair], max_length: int) -> list[Example]:
-        raise NotImplementedError
 
     def evaluate(
         self, model: Model, test: Sequence[Pair], config: EvaluationConfig, max_length: int, report: Report
@@ -156,8 +168,8 @@ class CausalLM(_LanguageModel):
 
     objective: Objective = CausalObjective()
 
-    def examples(self, pairs: Sequence[Pair], max_length: int) -> list[Example]:
-        """Tokenise one side; the input begins with the start token."""
+    def _tokenised(self, pairs: Sequence[Pair], max_length: int) -> list[Example]:
+        """One side; the input begins with the start token."""
         rows = self._tokenizer.encode_plain([getattr(pair, self._side) for pair in pairs], max_length - 1)
         start, end = self._tokenizer.start_id, self._tokenizer.eos_id
         return [Example([start, *ids], [*ids, end]) for ids in rows]
@@ -174,15 +186,15 @@ class MaskedLM(_LanguageModel):
         """Those with a token between the special ones: nothing can be hidden in others."""
         return [index for index, ids in enumerate(self._rows(pairs, max_length)) if len(ids) > 2]
 
-    def examples(self, pairs: Sequence[Pair], max_length: int) -> list[Example]:
-        """Tokenise one side of the usable pairs, with a special token at either end."""
+    def _tokenised(self, pairs: Sequence[Pair], max_length: int) -> list[Example]:
+        """One side of the usable pairs, with a special token at either end."""
         return [Example(ids, ids) for ids in self._rows(pairs, max_length) if len(ids) > 2]
 
     def _rows(self, pairs: Sequence[Pair], max_length: int) -> list[list[int]]:
         return self._tokenizer.encode([getattr(pair, self._side) for pair in pairs], max_length)
 
 
-class Classification(_UsesAll):
+class Classification(_Examples):
     """The domain label of one side; accuracy, and F1 averaged over the labels that occur in the test set."""
 
     metrics: tuple[str, ...] = ("accuracy", "macro_f1", "nll")
@@ -196,8 +208,8 @@ class Classification(_UsesAll):
         self._check(pairs)
         return super().usable(pairs, max_length)
 
-    def examples(self, pairs: Sequence[Pair], max_length: int) -> list[Example]:
-        """Tokenise one side; the target is the label's number.
+    def _tokenised(self, pairs: Sequence[Pair], max_length: int) -> list[Example]:
+        """One side; the target is the label's number.
 
         Raises:
             DataError: a pair has no label, or one that training text has not.
@@ -211,7 +223,7 @@ class Classification(_UsesAll):
         if unknown:
             raise DataError(
                 f"the label {unknown[0]!r} is none of the training text's" if unknown[0] else "a text has no label",
-                "give data.train_domains, data.valid_domains and data.test_domains with the same labels",
+                f"label train, valid and test alike ({LABELS}; of valid and test likewise)",
             )
 
     def evaluate(

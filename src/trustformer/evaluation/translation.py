@@ -53,6 +53,17 @@ class Scores:
     chrf_signature: str
 
 
+def longest_source(model: Model) -> int:
+    """Tokens of a sentence that `translate` reads; what is beyond is cut."""
+    return getattr(model.config, "max_position_embeddings", None) or _RELATIVE
+
+
+def count_cut(model: Model, tokenizer: Tokenizer, sentences: Sequence[str]) -> int:
+    """Return how many sentences `translate` cuts."""
+    longest = longest_source(model)
+    return sum(len(ids) > longest for ids in tokenizer.encode(sentences, longest + 1))
+
+
 def translate(
     model: Model,
     tokenizer: Tokenizer,
@@ -68,7 +79,7 @@ def translate(
     would otherwise fill the model's whole length for every sentence.
     """
     model.eval()
-    longest = getattr(model.config, "max_position_embeddings", None) or _RELATIVE
+    longest = longest_source(model)
     sources = tokenizer.encode(sentences, longest)
     order = np.argsort([len(ids) for ids in sources], kind="stable").tolist()
     translations = [""] * len(sources)

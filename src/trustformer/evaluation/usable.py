@@ -10,16 +10,32 @@ from itertools import accumulate
 import numpy as np
 
 from trustformer.data.corpus import Corpus, Pair, corpus_digest
+from trustformer.data.lines import count
 from trustformer.errors import DataError
 from trustformer.evaluation.tasks import Task
 
 
 def usable_corpus(corpus: Corpus, task: Task, max_length: int) -> Corpus:
-    """Return a corpus without what a task cannot use, which is told: an example for each pair, in the same order.
+    """Return a corpus without what a task cannot use: an example for each pair, in the same order.
+
+    What was dropped and what of the training text is as long as `max_length` tokens is told in its warnings.
 
     Raises:
         DataError: nothing is left of a split, or of what a client trains on.
     """
+    corpus = _without_unusable(corpus, task, max_length)
+    full = sum(max(len(one.source), len(one.target)) >= max_length for one in task.examples(corpus.train, max_length))
+    if not full:
+        return corpus
+    verb = "has" if full == 1 else "have"
+    told = (
+        f"{full:,} of {count(len(corpus.train), 'training pair')} {verb} {max_length} tokens (model.max_length) "
+        "or more: what is beyond is cut"
+    )
+    return replace(corpus, warnings=(*corpus.warnings, told))
+
+
+def _without_unusable(corpus: Corpus, task: Task, max_length: int) -> Corpus:
     splits: dict[str, tuple[Pair, ...]] = {"train": corpus.train, "valid": corpus.valid, "test": corpus.test}
     kept = {name: task.usable(pairs, max_length) for name, pairs in splits.items()}
     dropped = {name: len(pairs) - len(kept[name]) for name, pairs in splits.items()}

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import fnmatch
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,14 +10,14 @@ from typing import Any
 
 import torch
 import transformers
-from safetensors import SafetensorError
 
 from trustformer.data.hub_tokenizer import HubTokenizer
 from trustformer.data.marian import read_json
 from trustformer.data.tokenizer import Tokenizer
 from trustformer.errors import ConfigError
-from trustformer.models.adapters import add_adapters, in_head
+from trustformer.models.adapters import add_adapters
 from trustformer.models.folder import continue_model
+from trustformer.models.reading import read_weights
 from trustformer.models.seq2seq import PRESETS, Model, ModelConfig, build_model
 
 AUTO_CLASSES = {
@@ -96,26 +95,11 @@ def freeze(model: Model, patterns: Sequence[str]) -> None:
         raise ConfigError("model.freeze leaves nothing to train", "freeze less")
 
 
-def load_any(folder: Path, task: str, **values: Any) -> Model:
-    """Read a model folder of a task in 32-bit floats, with `values` in place of its config's; raises `ConfigError`."""
-    try:
-        model, info = getattr(transformers, AUTO_CLASSES[task]).from_pretrained(
-            folder,
-            local_files_only=True,
-            use_safetensors=True,  # other weight files can hold code
-            trust_remote_code=False,
-            dtype=torch.float32,
-            output_loading_info=True,
-            ignore_mismatched_sizes=task == "classification",  # a head for other labels is made anew
-            **values,
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        what = str(error).strip().partition("\n")[0]
-        raise ConfigError(f"the model of {folder} cannot be read: {what}", "restore its safetensors files") from None
-    missing = [name for name in sorted(info["missing_keys"]) if task != "classification" or not in_head(name)]
-    if missing:
-        raise ConfigError(f"the weights of {folder} lack {missing[0]!r} and {len(missing) - 1} more tensors")
-    return model
+def load_any(folder: Path, task: str, *, new_head: bool = False, **values: Any) -> Model:
+    """Read a model folder as `read_weights` does; raises `ConfigError`, also for a type that does not do the task."""
+    _type_of(folder, task)
+    loader = getattr(transformers, AUTO_CLASSES[task])
+    return read_weights(loader, folder, new_head=new_head, trust_remote_code=False, **values)
 
 
 def longest(model: Model) -> int | None:
@@ -188,23 +172,29 @@ def _sizes(kind: str, config: ModelConfig, tokenizer: HubTokenizer) -> dict[str,
 
 
 def _continue(folder: Path, config: ModelConfig, tokenizer: Tokenizer, labels: Sequence[str], seed: int) -> Model:
-    kind = read_json(folder / "config.json").get("model_type")
-    if kind not in _TYPES[config.task]:
-        able = ", ".join(_TYPES[config.task])
-        raise ConfigError(f"{folder / 'config.json'}: model_type {kind!r} does no {config.task} here", f"{able} do")
+    kind = _type_of(folder, config.task)
     if kind == "marian":
         return continue_model(folder, config, tokenizer.vocab_size)
     assert isinstance(tokenizer, HubTokenizer)
     values = _dropouts(kind, config)
     if config.task == "classification":
         values |= _label_maps(labels)
-    with torch.random.fork_rng(), _quiet():
+    with torch.random.fork_rng():
         torch.manual_seed(seed)  # of a head that the folder does not have
-        model = load_any(folder, config.task, **values)
+        model = load_any(folder, config.task, new_head=config.task == "classification", **values)
     _check_fit(folder, config, model, tokenizer)
     if kind == "mbart":
         _set_language(model, tokenizer)
     return model
+
+
+def _type_of(folder: Path, task: str) -> str:
+    """The model type of a folder; raises `ConfigError` if it does not do the task."""
+    kind = read_json(folder / "config.json").get("model_type")
+    if kind not in _TYPES[task]:
+        able = ", ".join(_TYPES[task])
+        raise ConfigError(f"{folder / 'config.json'}: model_type {kind!r} does no {task} here", f"{able} do")
+    return str(kind)
 
 
 def _check_fit(folder: Path, config: ModelConfig, model: Model, tokenizer: HubTokenizer) -> None:
@@ -229,15 +219,3 @@ def _set_language(model: Model, tokenizer: HubTokenizer) -> None:
 
 def _label_maps(labels: Sequence[str]) -> dict[str, Any]:
     return {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
-
-
-@contextlib.contextmanager
-def _quiet() -> Any:
-    """Keep the library's table of newly made tensors off the screen: a new head is expected."""
-    logging = transformers.utils.logging
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)

@@ -5,13 +5,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError
-from transformers import MarianMTModel
-
 from trustformer.data.marian import read_json
 from trustformer.errors import ConfigError
-from trustformer.models.seq2seq import Model, ModelConfig
+from trustformer.models.seq2seq import Model, ModelConfig, read_marian
 
 _LIKE = "only Marian models with one vocabulary for both languages are continued, as Helsinki-NLP/opus-mt-*"
 
@@ -26,23 +22,7 @@ def continue_model(folder: Path, config: ModelConfig, vocab_size: int) -> Model:
         ConfigError: no such model, another kind of model, or one that does not fit the tokenizer or config.
     """
     _check(folder, config, vocab_size)
-    try:
-        model, info = MarianMTModel.from_pretrained(
-            folder,
-            local_files_only=True,
-            use_safetensors=True,
-            dtype=torch.float32,
-            dropout=config.dropout,
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        what = str(error).strip().partition("\n")[0]
-        raise ConfigError(f"the model of {folder} cannot be read: {what}", "restore model.safetensors") from None
-    missing = sorted(info["missing_keys"])
-    if missing:
-        raise ConfigError(f"{folder / 'model.safetensors'} lacks {missing[0]!r} and {len(missing) - 1} more tensors")
-    for side in (model.model.encoder, model.model.decoder):
-        side.embed_positions.requires_grad_(False)  # as in a model that was built: loading forgets it
+    model = read_marian(folder, dropout=config.dropout)
     model.generation_config.update(
         max_length=model.config.max_position_embeddings,
         num_beams=1,

@@ -17,6 +17,7 @@ from trustformer.codec.weights import Weights
 from trustformer.data.batches import Batch
 from trustformer.data.tokenizer import EOS_ID, PAD_ID
 from trustformer.errors import ConfigError
+from trustformer.models.reading import read_weights
 
 transformers_logging.disable_progress_bar()  # its bars would cut through ours
 
@@ -147,10 +148,15 @@ def save_model(model: Model, folder: Path) -> None:
 
 
 def load_model(folder: Path) -> Model:
-    """Read a model folder from disk; raises `ConfigError` if there is none."""
+    """Read a model folder from disk; raises `ConfigError` if there is none, as `read_weights` does."""
     if not (folder / "config.json").is_file():
         raise ConfigError(f"{folder} is not a model folder: it has no config.json")
-    model = MarianMTModel.from_pretrained(folder, local_files_only=True)
+    return read_marian(folder)
+
+
+def read_marian(folder: Path, **values: Any) -> Model:
+    """Read a Marian model with `values` in place of its config's, positions frozen; raises as `read_weights` does."""
+    model = read_weights(MarianMTModel, folder, **values)
     for side in (model.model.encoder, model.model.decoder):
         side.embed_positions.requires_grad_(False)  # as in a model that was built: loading forgets it
     return model
