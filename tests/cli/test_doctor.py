@@ -7,6 +7,7 @@ import json
 import shutil
 import socket
 import subprocess
+import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -78,6 +79,24 @@ def test_a_disk_that_is_nearly_full_must_be_fixed(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(doctor, "DISK_NEEDED", 1e18)
     code, found = findings(cli)
     assert (code, found["disk"]["verdict"]) == (1, "fix")
+
+
+@pytest.mark.parametrize("name", ["br[x]", "br[/x]", "br:x:[red]"])
+def test_a_folder_is_shown_by_its_name(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    (tmp_path / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / name)
+    code, shown, err = cli("doctor")
+    assert (code, err) == (0, "")
+    assert name in "".join(shown.split())
+
+
+def test_a_temporary_folder_too_long_for_a_socket_must_be_fixed(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("x" * 100)))
+    code, found = findings(cli)
+    assert (code, found["temporary"]["verdict"]) == (1, "fix")
+    assert "TMPDIR" in found["temporary"]["advice"]
 
 
 def test_the_version_names_the_wire_format(cli: Cli) -> None:

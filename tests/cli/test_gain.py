@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import random
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -136,6 +138,17 @@ def test_without_local_a_hint_says_how_to_make_it(cli: Cli, runs: Path) -> None:
     assert before.stat().st_mtime_ns == written  # translated once
     assert report["clients"][0]["bleu"]["local"] is None
     assert report["clients"][0]["bleu"]["own_minus_local"] is None
+
+
+def test_what_cannot_be_kept_is_shown_all_the_same(cli: Cli, runs: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(runs / "fedavg", tmp_path / "run", ignore=shutil.ignore_patterns("gain", "gain.json"))
+    (run / "gain").write_text("no folder")
+    (run / "gain.json.new").mkdir()
+    done = cli("gain", run, "--json")
+    assert done.code == 0, done.err
+    assert len(json.loads(done.out)["clients"]) == 3
+    for name in ("before.txt", "gain.json"):
+        assert re.search(rf"warning: not kept: .*{name} cannot be written: ", done.err)
 
 
 def test_runs_that_do_not_belong_together_are_refused(cli: Cli, runs: Path, tiny_run: Run, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import stat
 import struct
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from trustformer.errors import (
     TrustformerError,
 )
 from trustformer.federation.remote import RemoteEnclave
+from trustformer.federation.temporary import LONGEST
 from trustformer.message import Reader, enc
 
 
@@ -253,6 +255,21 @@ def test_54_other_arguments_are_refused(party: Party, tmp_path: Path, extra: lis
     assert process.returncode == code
     assert said in process.stderr
     assert b"Traceback" not in process.stderr
+
+
+def test_a_temporary_folder_is_as_long_as_a_socket_lets_it_be(
+    party: Party, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longest = tmp_path.parent / ("x" * (LONGEST - len(str(tmp_path.parent)) - 1))
+    for folder in (longest, longest.with_name(longest.name + "x")):
+        folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(longest))
+    party.remote().stop()
+    monkeypatch.setattr(tempfile, "tempdir", f"{longest}x")
+    with pytest.raises(ConfigError, match="temporary folder") as error:
+        party.remote()
+    assert "TMPDIR" in error.value.hint
+    assert not list(Path(f"{longest}x").iterdir())
 
 
 def test_54_a_start_that_the_environment_could_change_is_refused(party: Party, tmp_path: Path) -> None:

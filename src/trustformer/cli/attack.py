@@ -58,9 +58,9 @@ def _show(report: dict[str, Any]) -> None:
 
     from trustformer.reports.attacks import attack_notes, attack_tables
 
-    console = Console()
+    console = Console(markup=False, emoji=False)  # names and paths as they are
     for table in attack_tables(report):
-        console.print(table.rich())
+        console.print(table.rich(console.width), crop=False)
         console.print(table.note, highlight=False)
         console.print()
     for note in attack_notes(report):

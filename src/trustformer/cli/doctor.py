@@ -21,7 +21,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser = verbs.add_parser(
         "doctor",
         help="check this machine and installation, and say what to fix",
-        description="Check versions, torch, threads, disk, corpora, SGX devices and ports, and say what to fix.",
+        description="Check versions, torch, threads, disk, temporary folder, corpora, SGX and ports; say what to fix.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -38,12 +38,14 @@ def _run(options: argparse.Namespace) -> int:
     else:
         from rich.console import Console
         from rich.table import Table
+        from rich.text import Text
 
         table = Table.grid(padding=(0, 2))
+        for _ in range(3):
+            table.add_column(overflow="fold")
         for finding in findings:
-            mark, style = _MARKS[finding.verdict]
-            table.add_row(f"[{style}]{mark}[/]", finding.what, finding.found)
+            table.add_row(Text(*_MARKS[finding.verdict]), Text(finding.what), Text(finding.found))
             if finding.advice:
-                table.add_row("", "", f"[dim]{finding.advice}[/]")
+                table.add_row("", "", Text(finding.advice, "dim"))
         Console().print(table)
     return int(any(finding.verdict == "fix" for finding in findings))

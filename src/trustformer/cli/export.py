@@ -27,7 +27,11 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     parser.add_argument("run_directory", type=Path, metavar="RUN", help="directory of a finished run")
     parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="the folder; nothing is overwritten")
-    parser.add_argument("--client", metavar="N", help="the model of client N instead of the common one")
+    parser.add_argument(
+        "--client",
+        metavar="N",
+        help="the model of client N instead of the common one (client 0's in runs of local and centralized)",
+    )
     parser.set_defaults(run=_run)
 
 

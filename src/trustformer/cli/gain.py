@@ -55,8 +55,8 @@ def _show(report: dict[str, Any], run: Path) -> None:
     from trustformer.reports.gains import gain_tables
 
     console = Console(markup=False, emoji=False)  # names and paths as they are
-    for table in gain_tables(report):
-        console.print(table)
+    for table in gain_tables(report, console.width):
+        console.print(table, crop=False)
     if not report["local"]:
         out = run.with_name(run.name + "-local")
         command = ["trustformer", "run", str(run / "config.toml"), "--set", "method.name=local"]

@@ -41,5 +41,6 @@ def _run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(layers, indent=2))
     else:
-        Console().print(layers_table(layers))
+        console = Console(markup=False, emoji=False)  # names as they are
+        console.print(layers_table(layers, console.width), crop=False)
     return 0

@@ -8,6 +8,7 @@ import platform
 import shutil
 import socket
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -16,6 +17,8 @@ from typing import Literal
 
 from packaging.requirements import Requirement
 
+from trustformer.errors import ConfigError
+from trustformer.federation.temporary import check_temporary
 from trustformer.message import WIRE_VERSION
 
 OLDEST_PYTHON = (3, 11)
@@ -55,6 +58,7 @@ def examine() -> list[Finding]:
         _torch(),
         _threads(),
         _disk(Path.cwd()),
+        _temporary(tempfile.gettempdir()),
         _corpora(os.environ.get("TRUSTFORMER_DATA", "")),
         _sgx(),
         _ports(),
@@ -136,6 +140,14 @@ def _disk(folder: Path) -> Finding:
     return Finding(
         "disk", "ok" if free > DISK_WANTED else "note", found, "" if free > DISK_WANTED else "runs may fill it"
     )
+
+
+def _temporary(folder: str) -> Finding:
+    try:
+        check_temporary(folder)
+    except ConfigError as error:
+        return Finding("temporary", "fix", error.message, error.hint)
+    return Finding("temporary", "ok", folder)
 
 
 def _corpora(folder: str) -> Finding:

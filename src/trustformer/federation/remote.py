@@ -15,6 +15,7 @@ from pathlib import Path
 from trustformer.enclave.config import RunConfig
 from trustformer.errors import ConfigError, TrustformerError
 from trustformer.federation.connection import EnclaveConnection
+from trustformer.federation.temporary import PREFIX, check_temporary
 
 _START_SECONDS = 120.0
 _STOP_SECONDS = 10.0
@@ -36,6 +37,7 @@ class RemoteEnclave(EnclaveConnection):
             error.
 
     Raises:
+        ConfigError: the path of the temporary folder is too long.
         TrustformerError: the process ended while it started; the message is what it said last.
     """
 
@@ -43,8 +45,9 @@ class RemoteEnclave(EnclaveConnection):
         self, terms: Path, state: Path, *, provider: str, evidence: Path | None, log: Path, restarts: int = 3
     ) -> None:
         super().__init__(RunConfig.from_bytes(terms.read_bytes()))
-        # A path of its own in the temporary folder: a socket's may not be longer than 107 bytes.
-        self._folder = Path(tempfile.mkdtemp(prefix="trustformer-"))
+        # A path of its own in the temporary folder: that of a socket must be short.
+        check_temporary(tempfile.gettempdir())
+        self._folder = Path(tempfile.mkdtemp(prefix=PREFIX))
         self._log, self._restarts = log, restarts
         self._command = [
             *(sys.executable, "-I", "-B", "-m", "trustformer.enclave", "--until-disconnect"),

@@ -11,6 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from trustformer.reports.tables import epsilon
+from trustformer.reports.terminal import fill
 
 Row = dict[str, Any]
 
@@ -24,13 +25,10 @@ class AttackTable:
     rows: Sequence[tuple[str, ...]]
     note: str
 
-    def rich(self) -> Table:
-        """Return the table for a terminal."""
+    def rich(self, width: int = 80) -> Table:
+        """Return the table for a terminal of `width` characters."""
         table = Table(title=self.title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-        for index, column in enumerate(self.columns):
-            table.add_column(column, justify="left" if index < 2 else "right")
-        for row in self.rows:
-            table.add_row(*row)
+        fill(table, self.columns, self.rows, width, texts=2)
         return table
 
     def markdown(self) -> str:

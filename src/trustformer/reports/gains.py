@@ -8,22 +8,22 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from trustformer.reports.tables import epsilon, plain
+from trustformer.reports.tables import epsilon
+from trustformer.reports.terminal import fill
 
 _NAMES = {"bleu": "BLEU", "chrf": "chrF"}
 _SYSTEMS = ("before", "local", "own", "common")
 _COLUMNS = ("before", "local", "own", "G", "own - local", "G - local")
 
 
-def gain_tables(report: dict[str, Any]) -> list[Table]:
-    """Return a table a metric, a row a client."""
+def gain_tables(report: dict[str, Any], width: int = 80) -> list[Table]:
+    """Return a table a metric, a row a client, for a terminal of `width` characters."""
     tables = []
     for metric, name in _NAMES.items():
         spent = f"; ε {epsilon(report['privacy'])} (docs/privacy-baselines.md)" if report.get("privacy") else ""
         title = f"{name} on {report['part']}{spent}"
         table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-        for column in ("client", "pairs", *_COLUMNS):
-            table.add_column(column, justify="left" if column == "client" else "right", no_wrap=True)
+        rows = []
         for client in report["clients"]:
             numbers = client[metric]
             differences = [numbers[f"{system}_minus_local"] for system in ("own", "common")]
@@ -33,7 +33,8 @@ def gain_tables(report: dict[str, Any]) -> list[Table]:
                 *(_score(numbers[system]) for system in _SYSTEMS),
                 *(_difference(value) for value in differences),
             )
-            table.add_row(*plain(cells))
+            rows.append(cells)
+        fill(table, ("client", "pairs", *_COLUMNS), rows, width)
         tables.append(table)
     return tables
 

@@ -13,9 +13,12 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from trustformer.errors import ConfigError
+from trustformer.errors import ConfigError, DataError
 from trustformer.experiment.record import RunDirectory
 from trustformer.reports.sections import layer_name
+from trustformer.reports.terminal import fill
+
+_COLUMNS = ("tensor", "shape", "group", "bytes up", "down", "drift", "captured")
 
 
 def inspect_layers(path: Path) -> list[dict[str, Any]]:
@@ -27,13 +30,17 @@ def inspect_layers(path: Path) -> list[dict[str, Any]]:
 
     Raises:
         ConfigError: no run directory, or one from before layers were recorded.
+        DataError: a damaged record; names the file.
     """
     directory = RunDirectory.existing(path)
     file = path / "layers.json"
     if not file.is_file():
         raise ConfigError(f"{path} has no layers.json", "it has not begun, or was made by an older version")
     rounds = [record["layers"] for record in directory.rounds() if record.get("layers")]
-    layers: list[dict[str, Any]] = json.loads(file.read_text("utf-8"))
+    try:
+        layers: list[dict[str, Any]] = json.loads(file.read_text("utf-8"))
+    except ValueError as error:
+        raise DataError(f"{file} is damaged: {error}", "take it from where the run was made") from None
     for layer in layers:
         pairs = [record[layer["name"]] for record in rounds if layer["name"] in record]
         before, after = (sum(pair[side] ** 2 for pair in pairs) for side in (0, 1))
@@ -42,26 +49,22 @@ def inspect_layers(path: Path) -> list[dict[str, Any]]:
     return layers
 
 
-def layers_table(layers: Sequence[dict[str, Any]]) -> Table:
-    """Return the table for a terminal: a line a matrix, their sum, and below it what the groups are."""
+def layers_table(layers: Sequence[dict[str, Any]], width: int = 80) -> Table:
+    """Return the table for a terminal of `width` characters: a line a matrix, their sum, below it the groups."""
     groups = {layer[way]["group"]: layer[way]["coding"] for layer in layers for way in ("up", "down")}
     named = "; ".join(f"{number}: {groups[number]}" for number in sorted(filter(None, groups)))
     table = Table(
         box=SIMPLE_HEAD,
         pad_edge=False,
-        collapse_padding=True,
         caption=f"groups  {named}" if named else "nothing of this run travels",
         caption_justify="left",
     )
-    table.add_column("tensor", overflow="fold")
-    table.add_column("shape", no_wrap=True)
-    for name in ("group", "bytes up", "down", "drift", "captured"):
-        table.add_column(name, justify="right", no_wrap=True)
     lines = list(_lines(layers))
-    for line in lines:
-        table.add_row(*line, end_section=line is lines[-1])
     entries = f"{sum(layer['parameters'] for layer in layers):,}"
-    table.add_row(f"all {len(layers)} tensors", entries, "", *_sums(layers))
+    together = (f"all {len(layers)} tensors", entries, "", *_sums(layers))
+    fill(table, _COLUMNS, [*lines, together], width, texts=2)
+    if lines:
+        table.rows[-2].end_section = True
     return table
 
 

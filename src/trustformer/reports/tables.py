@@ -13,6 +13,7 @@ from rich.text import Text
 
 from trustformer.privacy.stated import stated_epsilon
 from trustformer.reports.summary import Recovered, Result, Row, Spread, summarise, unit
+from trustformer.reports.terminal import fill, plain
 
 COLUMNS = (
     *("method", "ε", "BLEU", "chrF", "NLL", "G BLEU", "G NLL", "kB up / down", "fewer bytes", "without embeddings"),
@@ -174,17 +175,8 @@ def results_table(results: Sequence[Result], width: int = 80) -> Table:
     )
     columns, lines = visible(rows, left_out)
     fold = _folded if narrow else str
-    for column in columns:
-        first = column == "method"
-        table.add_column(fold(column), justify="left" if first else "right", no_wrap=not first)
-    for line in lines:
-        table.add_row(*plain(map(fold, line)))
+    fill(table, [fold(column) for column in columns], [[line[0], *map(fold, line[1:])] for line in lines], width)
     return table
-
-
-def plain(texts: Iterable[str]) -> list[Text]:
-    """Return texts for a terminal as they are: rich reads brackets and colons of a `str` as its markup."""
-    return [Text(text) for text in texts]
 
 
 def _folded(text: str) -> str:
@@ -208,7 +200,7 @@ def samples_table(results: Sequence[Result], runs: Sequence[Path], count: int = 
     """Return `count` test sentences, spread over the test set, with what each method's first client made of them."""
     table = Table(title="Sample translations (first client of each run)", title_justify="left", show_lines=True)
     for column in ("", *(f"sentence {number}" for number in range(1, count + 1))):
-        table.add_column(column, ratio=None if not column else 1)
+        table.add_column(column, overflow="fold", min_width=12 if not column else None)
     run_of = {result["signature"]: run for result, run in zip(results, runs, strict=True)}
     rows = summarise(results)
     lines = {}

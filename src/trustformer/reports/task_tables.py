@@ -12,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from trustformer.reports.summary import WAYS, Result, by_name, lengths_differ, local_epochs
-from trustformer.reports.tables import factor, plain, scored_models, title
+from trustformer.reports.tables import factor, scored_models, title
+from trustformer.reports.terminal import fill
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,8 @@ def _number(values: Sequence[float], metric: str) -> str:
     return f"{show(float(np.mean(values)))}{spread}"
 
 
-def task_table(results: Sequence[Result]) -> Table:
-    """Return the table for a terminal."""
+def task_table(results: Sequence[Result], width: int = 80) -> Table:
+    """Return the table for a terminal of `width` characters."""
     table = Table(
         title=Text(title(results), "table.title"),
         caption=Text(note(results), "table.caption"),
@@ -89,10 +90,7 @@ def task_table(results: Sequence[Result]) -> Table:
         box=SIMPLE_HEAD,
         pad_edge=False,
     )
-    for column in columns(results):
-        table.add_column(column, justify="left" if column == "method" else "right")
-    for row in rows(results):
-        table.add_row(*plain(row))
+    fill(table, columns(results), rows(results), width)
     return table
 
 
