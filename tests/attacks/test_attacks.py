@@ -67,6 +67,17 @@ def test_lengths_do_not_depend_on_data(recorded: Path, capsys: pytest.CaptureFix
     }
 
 
+def test_what_cannot_be_kept_is_shown_all_the_same(
+    recorded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(recorded, tmp_path / "run")
+    (run / "attack.json.new").mkdir()
+    assert main(["attack", str(run), "--attack", "sizes", "--json"]) == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["attacks"]["sizes"]
+    assert "attack.json cannot be written: " in shown.err
+
+
 def test_membership_names_both_adversaries(recorded: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["attack", str(recorded), "--attack", "membership", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["attacks"]["membership"]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from cli_kit import Cli
 
+from trustformer.experiment.compare import plan
 from trustformer.experiment.config import load_config
 
 
@@ -28,7 +29,7 @@ def test_two_methods_are_run_tabulated_and_reused(cli: Cli, settings: list[str],
         lr0_01_local=[*fast, "method.name=local"],
         lr0_01_fedavg=[*fast, "method.name=fedavg"],
     )
-    out = tmp_path / "both"
+    out = tmp_path / "both methods in a folder with a rather long name, as in a project of many"
     code, shown, err = cli("compare", *files, "--out", out, "--jobs", 2)
     assert code == 0, err
     results = json.loads((out / "table.json").read_text("utf-8"))
@@ -37,6 +38,9 @@ def test_two_methods_are_run_tabulated_and_reused(cli: Cli, settings: list[str],
     for result in results:
         assert result["signature"] in table
     assert "local" in shown
+    paths = [line[9:] for line in shown[shown.index("written: ") :].splitlines()]
+    assert paths[-2:] == [str(out / f"lr0.01.{name}-seed1") for name in ("local", "fedavg")]
+    assert paths[:3] == [str(out / name) for name in ("table.md", "table.json", "summary.json")]
     assert sorted(path.name for path in out.iterdir() if path.is_dir()) == [
         "lr0.01.fedavg-seed1",
         "lr0.01.local-seed1",
@@ -111,6 +115,17 @@ def test_runs_of_a_file_that_was_changed_in_between_are_not_compared(
     assert code == 2
     assert "a-seed1" in err
     assert "b-seed1 were run on different data: data:" in err
+
+
+def test_configs_of_different_seeds_need_seeds_for_all(cli: Cli, settings: list[str], tmp_path: Path) -> None:
+    files = configs(tmp_path, settings, a=["seed=4"], b=["method.name=local", "seed=5"])
+    code, _, err = cli("compare", *files, "--out", tmp_path / "out")
+    assert code == 2
+    assert "b has seed 5, a has seed 4" in err
+    assert "--seeds" in err
+    assert not (tmp_path / "out").exists()
+    loaded = [(file.stem, load_config(file)) for file in files]
+    assert [job.name for job in plan(loaded, [6], tmp_path / "out")] == ["a seed 6", "b seed 6"]
 
 
 def test_clients_of_another_number_are_not_compared(cli: Cli, settings: list[str], tmp_path: Path) -> None:

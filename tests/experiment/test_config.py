@@ -198,6 +198,12 @@ def test_a_file_that_is_no_config_is_refused(tmp_path: Path, text: str, part: st
         load_config(written(tmp_path, text))
 
 
+def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text("rounds = 9\n", "utf-8-sig")
+    assert load_config(path).rounds == 9
+
+
 def test_a_missing_folder_or_binary_file_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "no.toml", tmp_path):
         with pytest.raises(ConfigError, match="cannot be read"):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,15 @@ def test_all_of_little_public_text_is_used(monkeypatch: pytest.MonkeyPatch, most
     monkeypatch.setattr(prepare, "VOCABULARY_TEXTS", most)
     texts = prepare._public_sentences(load_config(None), PAIRS)
     assert texts == [text for pair in PAIRS for text in (pair.source, pair.target)]
+
+
+@pytest.mark.parametrize("name", ["public.txt", "public.txt.gz"])
+def test_lines_of_a_text_file_are_those_of_every_other_reader(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    data = "\ufeffone\u2028still one\r\ntwo\x0bstill two\n".encode()
+    path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    config = load_config(None, [f"tokenizer.train_on={path}"])
+    assert prepare._public_sentences(config, ()) == ["one\u2028still one", "two\x0bstill two"]
 
 
 def test_a_text_file_is_thinned_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ examples:
   trustformer compare fedavg.toml centroid.toml --seeds 1 2 3 --jobs 2 --out runs/multi30k
 
 A run that is finished in DIR is not run again, one that was stopped is taken up. DIR gets table.md, table.json (all
-results), summary.json (one row a config), bleu.svg and bleu.png (BLEU against bytes), report.html, and one run
-directory a config and seed.
+results) and one run directory a config and seed; of translation also summary.json (one row a config), report.html
+and, if anything was sent, bleu.svg and bleu.png (BLEU against bytes).
 """
 
 
@@ -77,9 +77,9 @@ def _show(results: list[dict[str, Any]], written: list[Path], runs: list[Path]) 
 
     console = Console(markup=False, emoji=False)  # names and paths as they are
     if results[0].get("task", "translation") == "translation":
-        console.print(results_table(results, console.width))
+        console.print(results_table(results, console.width), crop=False)
         console.print(samples_table(results, runs))
     else:
-        console.print(task_table(results))
+        console.print(task_table(results, console.width), crop=False)
     for what, paths in (("written", written), ("runs", runs)):
-        console.print(f"{what + ':':9}" + ("\n" + 9 * " ").join(map(str, paths)), highlight=False)
+        console.print(f"{what + ':':9}" + ("\n" + 9 * " ").join(map(str, paths)), highlight=False, soft_wrap=True)

@@ -61,9 +61,8 @@ def _run(options: argparse.Namespace) -> int:
     own_data = any(item.startswith("data.source=") and item != "data.source=toy" for item in options.set)
     path = options.config or (None if own_data else QUICKSTART)
     if options.resume and not options.config:
-        if (options.out / "config.toml").is_file():
-            path = options.out / "config.toml"
-        elif not options.set:
+        path = options.out / "config.toml"
+        if not path.is_file():
             raise ConfigError(
                 f"{options.out} holds no run to go on with", "correct the name, or start one without --resume"
             )
@@ -109,12 +108,13 @@ def _show(result: dict[str, Any], out: Path) -> None:
 
     console = Console(markup=False, emoji=False)  # names and paths as they are
     translation = result.get("task", "translation") == "translation"
-    console.print(results_table([result], console.width) if translation else task_table([result]))
-    console.print(f"record: {out}", highlight=False)
+    make = results_table if translation else task_table
+    console.print(make([result], console.width), crop=False)
+    console.print(f"record: {out}", highlight=False, soft_wrap=True)
     console.print(f"signature: {result['signature']}", highlight=False, soft_wrap=True)
     use = (
-        f"translate with it: trustformer translate {out}"
+        f"translate with it: trustformer translate {shlex.quote(str(out))}"
         if translation
-        else f"use it: trustformer export {out} --to DIR"
+        else f"use it: trustformer export {shlex.quote(str(out))} --to DIR"
     )
-    console.print(use, highlight=False)
+    console.print(use, highlight=False, soft_wrap=True)

@@ -21,7 +21,7 @@ from trustformer.attacks.scores import Floats, separation
 from trustformer.attacks.sizes import lengths, timing
 from trustformer.attacks.view import ADVERSARIES, Adversary, as_client, as_enclave, as_host
 from trustformer.data.batches import Example
-from trustformer.errors import ConfigError
+from trustformer.errors import ConfigError, TrustformerError
 from trustformer.experiment.attack_text import Rows, message_name, sentences, tokens
 from trustformer.experiment.recorded import MOST, Audited, load_audited
 from trustformer.experiment.reporter import Reporter
@@ -50,6 +50,7 @@ def attack(run: Path, names: Sequence[str], adversaries: Sequence[Adversary], re
     torch.set_num_threads(audited.config.threads)
     privacy = audited.prepared.guarantee.to_dict() if audited.prepared.guarantee else None
     report: dict[str, Any] = {"run": audited.signature, "privacy": privacy, "attacks": {}, "skipped": {}}
+    failure = ""
     for name in names:
         possible, function = ATTACKS[name]
         chosen = [adversary for adversary in adversaries if adversary in possible]
@@ -58,7 +59,7 @@ def attack(run: Path, names: Sequence[str], adversaries: Sequence[Adversary], re
         reporter.note(f"{name}, as {', '.join(chosen)}")
         try:
             report["attacks"][name] = function(audited, chosen, reporter)
-            _keep(audited, report)
+            failure = _keep(audited, report)
         except ConfigError as error:
             if len(names) == 1:
                 raise
@@ -71,15 +72,24 @@ def attack(run: Path, names: Sequence[str], adversaries: Sequence[Adversary], re
             f"{', '.join(names)}: nothing for --as {', '.join(adversaries)} to attack",
             "the host sees ciphertext only: sizes and times are all it can attack",
         )
+    if failure:
+        reporter.note(f"warning: the report is not kept: {failure}")
     return report
 
 
-def _keep(audited: Audited, report: dict[str, Any]) -> None:
-    """Write what is known so far, with what earlier calls found by other attacks on the same run."""
+def _keep(audited: Audited, report: dict[str, Any]) -> str:
+    """Write what is known so far, with what earlier calls found by other attacks on the same run.
+
+    Returns why it cannot be written, nothing where it was.
+    """
     path = audited.directory.path / "attack.json"
     before = json.loads(path.read_text("utf-8")) if path.exists() else {}
     found = before["attacks"] if before.get("run") == report["run"] else {}
-    audited.directory.write_json("attack.json", report | {"attacks": found | report["attacks"]})
+    try:
+        audited.directory.write_json("attack.json", report | {"attacks": found | report["attacks"]})
+    except TrustformerError as error:
+        return error.message
+    return ""
 
 
 def membership(audited: Audited, adversaries: Sequence[Adversary], reporter: Reporter) -> Rows:

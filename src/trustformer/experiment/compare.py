@@ -99,6 +99,12 @@ def plan(configs: Sequence[tuple[str, Config]], seeds: Sequence[int], out: Path)
         raise ConfigError("two configs have the same file name", "the name labels the run directory")
     if len(set(seeds)) < len(seeds) or any(not 0 <= seed < 2**31 for seed in seeds):
         raise ConfigError(f"--seeds {' '.join(map(str, seeds))}", "give different seeds from 0 to 2147483647")
+    other = next(((name, config) for name, config in configs if config.seed != first.seed), None)
+    if other is not None and not seeds:
+        raise ConfigError(
+            f"{other[0]} has seed {other[1].seed}, {names[0]} has seed {first.seed}",
+            "all configs run with the same seeds: give --seeds, or one seed to all",
+        )
     jobs = []
     for seed in seeds or [first.seed]:
         for name, config in configs:

@@ -77,7 +77,8 @@ class TokenizerConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """The `[tokenizer]` section: one vocabulary for all clients, never trained on private text.
 
     Attributes:
-        train_on: `public` (a share of the corpus set aside and declared public) or a text or tsv file.
+        train_on: `public` (a share of the corpus set aside and declared public) or a text or tsv file,
+            also as .gz.
         public_share: of corpora that are not built in, the first part of the training file; no client trains on it. Of
             more than 400,000 public sentences so many are used, evenly spread.
         vocab_size: pieces, at most.
@@ -207,7 +208,7 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
     tree: dict[str, Any] = {}
     if path is not None:
         try:
-            tree = tomllib.loads(path.read_text("utf-8"))
+            tree = tomllib.loads(path.read_text("utf-8-sig"))
         except OSError as error:
             raise ConfigError(f"the config {path} cannot be read: {error.strerror}") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from itertools import accumulate
@@ -13,7 +14,7 @@ import numpy as np
 
 from trustformer.data.corpus import Corpus, Pair
 from trustformer.data.marian import stored_tokenizer
-from trustformer.errors import ConfigError, DataError
+from trustformer.errors import ConfigError, DataError, TrustformerError
 from trustformer.evaluation.bootstrap import METRICS, Floats, SentenceScores, difference, draw
 from trustformer.evaluation.translation import translate
 from trustformer.experiment.compare import SAME, SAME_CLIENTS
@@ -73,8 +74,16 @@ def gain(run: Path, local: Path | None, reporter: Reporter) -> dict[str, Any]:
         **{"run": result["signature"], "local": local is not None, "part": _part(config, prepared.corpus, test)},
         **{"privacy": result.get("privacy"), "clients": clients},
     }
-    directory.write_json("gain.json", report)
+    _keep(directory, "gain.json", (json.dumps(report, indent=2, ensure_ascii=False) + "\n").encode(), reporter)
     return report
+
+
+def _keep(directory: RunDirectory, name: str, data: bytes, reporter: Reporter) -> None:
+    """Leave a file in the run; where it cannot be written, say so and go on: what was found is shown all the same."""
+    try:
+        directory.write(name, data)
+    except TrustformerError as error:
+        reporter.note(f"warning: not kept: {error.message}")
 
 
 def private_tests(config: Config, corpus: Corpus, size: int) -> list[tuple[list[int], Floats | None]]:
@@ -182,7 +191,7 @@ def _before(
         batch_sentences=config.evaluation.batch_sentences,
         report=lambda done, total: reporter.progress("translating the test set · before", done, total, "sentences"),
     )
-    directory.write("gain/before.txt", ("\n".join(lines) + "\n").encode())
+    _keep(directory, "gain/before.txt", ("\n".join(lines) + "\n").encode(), reporter)
     return lines
 
 

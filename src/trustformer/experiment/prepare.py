@@ -14,6 +14,7 @@ from trustformer.codec.weights import Weights, specs_of, weights_digest
 from trustformer.data.batches import Example
 from trustformer.data.corpus import Corpus, Pair, corpus_digest, read_pairs, resolve_path
 from trustformer.data.hub_tokenizer import HubTokenizer
+from trustformer.data.lines import numbered_lines
 from trustformer.data.marian import load_tokenizer
 from trustformer.data.partitioners import partition
 from trustformer.data.tokenizer import Tokenizer
@@ -170,11 +171,10 @@ def _public_sentences(config: Config, public: Sequence[Pair]) -> Sequence[str]:
     settings = config.tokenizer
     if settings.train_on != "public":
         path = _path(settings.train_on)
-        if not path.name.endswith((".tsv", ".tsv.gz")):
-            try:
-                return _thinned(path.read_text("utf-8").splitlines(), VOCABULARY_TEXTS)
-            except UnicodeDecodeError as error:
-                raise DataError(f"{path} is not UTF-8: {error}", "tokenizer.train_on takes text or .tsv") from None
+        if path.is_dir():
+            raise ConfigError(f"tokenizer.train_on is {path}, a folder", "give a text or .tsv file, plain or .gz")
+        if not path.name.lower().endswith((".tsv", ".tsv.gz")):
+            return _thinned([line for _, line in numbered_lines(path)], VOCABULARY_TEXTS)
         public = read_pairs(path)[0]
     sides = ("source", "target") if config.model.task == "translation" else (config.data.side,)
     kept = _thinned(public, VOCABULARY_TEXTS // len(sides))

@@ -114,16 +114,17 @@ class RunDirectory:
     def write(self, name: str, data: bytes) -> None:
         """Replace a file as a whole: after a crash or on a full disk the old one is still there."""
         target = self.path / name
-        target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(target.name + ".new")
         try:
+            target.parent.mkdir(parents=True, exist_ok=True)
             with open(temporary, "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             put(temporary, target)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # of a place that is read-only
+                temporary.unlink()
             raise TrustformerError(
                 f"{target} cannot be written: {error.strerror}",
                 "mend that, then go on: a run with --resume, serve and join by starting them again",

@@ -7,7 +7,6 @@ import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -19,6 +18,7 @@ from trustformer.errors import ConfigError, DataError
 from trustformer.experiment.config import Config, load_config
 from trustformer.experiment.prepare import Prepared, load_corpus, prepare
 from trustformer.experiment.record import RunDirectory
+from trustformer.experiment.refusals import combined_of
 from trustformer.experiment.result import signature
 from trustformer.message import Aggregate, Update
 from trustformer.methods import Codec
@@ -109,7 +109,7 @@ def _read(directory: RunDirectory, config: Config, prepared: Prepared, codec: Co
     except OSError as error:
         raise ConfigError(f"{folder} cannot be read: {error.strerror}", "run it again, with another --out") from None
     rounds = directory.rounds()
-    combined = {entry["round"]: _combined(entry) for entry in rounds}
+    combined = {entry["round"]: combined_of(entry) for entry in rounds}
     known = {(number, client) for number, clients in combined.items() for client in clients}
     if not known or known - updates.keys() or sorted(aggregates) != sorted(combined):
         raise ConfigError(f"{folder} lacks messages of the run", "run it again, with another --out")
@@ -127,12 +127,6 @@ def _read(directory: RunDirectory, config: Config, prepared: Prepared, codec: Co
         common=prepared.method.common,
         seed=config.seed,
     )
-
-
-def _combined(entry: dict[str, Any]) -> tuple[str, ...]:
-    """Clients of a round whose updates were combined; `adopted` says that a run went on after that."""
-    told, late = entry["status"], entry["late"]
-    return tuple(c for c in entry["present"] if c not in late and told.get(c) in ("accepted", "adopted"))
 
 
 def _other_text(config: Config, prepared: Prepared) -> tuple[list[Example], list[Example]]:

@@ -19,6 +19,7 @@ from trustformer.experiment.config import Config
 from trustformer.experiment.layers import describe_layers, embeddings_of, without_embeddings
 from trustformer.experiment.prepare import Prepared
 from trustformer.experiment.record import RunDirectory
+from trustformer.experiment.refusals import count_refused
 from trustformer.experiment.reporter import Reporter
 from trustformer.federation.client import Client
 from trustformer.federation.ledger import Direction, Ledger
@@ -71,6 +72,7 @@ def make_result(
     judged = list(scored.values()) or ([common] if common else [])
     promise = prepared.guarantee.to_dict() if prepared.guarantee is not None else None
     metrics = prepared.task.metrics
+    refused = count_refused(directory.rounds())
     return {
         "task": config.model.task,
         "metrics": list(metrics),
@@ -88,6 +90,7 @@ def make_result(
         "delta": promise["delta"] if promise else None,
         "privacy": promise,
         **_bytes(prepared, ledger, directory),
+        **({"refused": refused} if refused else {}),
         **{key: float(np.mean([one.scores[key] for one in judged])) for key in metrics},
         **{f"{key}_per_client": [one.scores[key] for one in scored.values()] for key in metrics},
         **{f"{key}_common": common.scores[key] if common else None for key in metrics},

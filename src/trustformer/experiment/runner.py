@@ -16,7 +16,6 @@ from trustformer.attestation.simulated import BANNER
 from trustformer.codec.weights import Weights
 from trustformer.data.batches import Example
 from trustformer.data.marian import stored_tokenizer
-from trustformer.errors import TrustformerError
 from trustformer.evaluation.translation import negative_log_likelihood
 from trustformer.experiment.cohorts import check_played, make_cohorts
 from trustformer.experiment.config import Config
@@ -24,6 +23,7 @@ from trustformer.experiment.layers import describe_layers, embeddings_of, exchan
 from trustformer.experiment.parties import Federation, assemble
 from trustformer.experiment.prepare import Prepared, prepare
 from trustformer.experiment.record import RunDirectory, environment
+from trustformer.experiment.refusals import Refusals, combined_of
 from trustformer.experiment.reporter import Reporter
 from trustformer.experiment.result import make_result, own_models, save_models
 from trustformer.experiment.terms import check_experiment, check_norm, check_promise
@@ -45,6 +45,7 @@ def run(config: Config, out: Path, reporter: Reporter, *, resume: bool = False) 
     Raises:
         TrustformerError: naming what went wrong; what was done before is kept.
     """
+    fresh = not (out / "config.toml").exists()
     directory = RunDirectory.open(out, config.to_toml(), resume=resume)
     with directory.locked():
         finished = directory.result()
@@ -55,8 +56,9 @@ def run(config: Config, out: Path, reporter: Reporter, *, resume: bool = False) 
         reporter.note("reading data, preparing vocabulary and model")
         try:
             prepared, cohorts = _prepare(config, directory)
-        except TrustformerError:
-            directory.abandon()  # a mended config may take the same place
+        except BaseException:
+            if fresh:
+                directory.abandon()  # a mended config may take the same place
             raise
         federation = assemble(config, prepared, directory, len(cohorts))
         try:
@@ -78,10 +80,11 @@ def _run(
     if rounds > config.rounds:
         reporter.note(f"rounds   {rounds}: {config.rounds} with training, {rounds - config.rounds} exchange only")
     valid = prepared.task.examples(prepared.corpus.valid[: config.evaluation.valid_pairs], config.model.max_length)
+    refusals = Refusals(config, prepared.method.codec.upload if prepared.method.codec is not None else None)
     for number in range(len(directory.rounds()) + 1, rounds + 1):
         reporter.overall(number - 1, rounds)
         training = prepared.method.trains(number, config.rounds)
-        record = _round(number, training, cohorts[number - 1], federation, reporter)
+        record = _round(number, training, cohorts[number - 1], federation, refusals, reporter)
         if config.record_messages:
             here = [client for client in federation.clients if client.id in record["present"]]
             record["training_seconds"] = {client.id: round(client.seconds["training"], 4) for client in here}
@@ -89,6 +92,8 @@ def _run(
             record["valid_nll"] = _valid_nll(config, prepared, federation.clients, valid, reporter)
         directory.add_round(record)
         reporter.note(_line(record, rounds, prepared.method.codec is not None))
+        for warning in refusals.warnings(record):
+            reporter.note(f"warning: {warning}")
     reporter.overall(rounds, rounds)
     save_models(config, prepared, federation.clients, directory)
     result = make_result(config, prepared, federation.clients, federation.ledger, directory, reporter)
@@ -151,9 +156,12 @@ def _announce(config: Config, prepared: Prepared, directory: RunDirectory, repor
     reporter.note(f"record   {directory.path}")
 
 
-def _round(number: int, training: bool, cohort: Cohort, federation: Federation, reporter: Reporter) -> dict[str, Any]:
+def _round(
+    number: int, training: bool, cohort: Cohort, federation: Federation, refusals: Refusals, reporter: Reporter
+) -> dict[str, Any]:
     started = time.perf_counter()
     clients, host, ledger = federation.clients, federation.host, federation.ledger
+    by_id = {client.id: client for client in clients}
     ledger.round = number
     for client in clients:
         client.seconds.clear()
@@ -163,6 +171,8 @@ def _round(number: int, training: bool, cohort: Cohort, federation: Federation, 
         if client == NOBODY:
             reporter.note(f"round {number}: {what}")
             return
+        if what == "sending":
+            refusals.sent(by_id[client])
         unit = "tokens" if what == "training" else ""
         reporter.progress(f"client {client} · {what}", done, total, unit)
 
@@ -173,7 +183,8 @@ def _round(number: int, training: bool, cohort: Cohort, federation: Federation, 
         statuses: dict[str, str] = {}
     else:
         host.seconds = 0.0
-        statuses = run_round(number, clients, host, cohort, report, train=training)
+        with refusals.explained(number, host):
+            statuses = run_round(number, clients, host, cohort, report, train=training)
     seconds = {
         kind: round(sum(client.seconds[kind] for client in clients), 3)
         for kind in ("training", "encoding", "sealing", "decoding")
@@ -228,7 +239,8 @@ def _line(record: dict[str, Any], rounds: int, exchanges: bool) -> str:
         own = own or [record["valid_nll"]["common"]]
         text += f"  valid nll {np.mean(own):.3f}"
     if exchanges:
-        present = max(1, len(record["present"]))
-        up, down = (sum(record[key].values()) / present / 1000 for key in ("bytes_up", "bytes_down"))
-        text += f"  {len(record['present'])} clients, kB {up:,.0f} up {down:,.0f} down"
+        present, counted = len(record["present"]), len(combined_of(record))
+        up, down = (sum(record[key].values()) / max(1, present) / 1000 for key in ("bytes_up", "bytes_down"))
+        who = f"{counted}" if counted == present else f"{counted} of {present}"
+        text += f"  {who} clients, kB {up:,.0f} up {down:,.0f} down"
     return f"{text}  {record['seconds']['round']:.3g} s"
