@@ -54,7 +54,7 @@ results: setup
 # The row of 32x again, with seeds on which nothing was chosen: an hour on 2 cores.
 results-fresh: setup
 	@$(BIN)/trustformer compare $(patsubst %,$(RECIPES)/multi30k/%.toml,local fedavg centroid-32x) \
-		--seeds 4 5 --out runs/multi30k-fresh
+		--seeds 4 5 6 --out runs/multi30k-fresh
 	@$(BIN)/python benchmarks/keep.py runs/multi30k-fresh benchmarks/results/multi30k-fresh
 
 # The same after half of the epochs.
