@@ -170,6 +170,7 @@ def test_the_card_of_what_was_not_federated_says_so(
     assert title in card
     assert said in card
     assert "federated run" not in card
+    assert "federated-learning" not in card
     assert "without putting" not in card
 
 

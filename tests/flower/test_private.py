@@ -134,6 +134,9 @@ def test_a_client_goes_on_with_the_noise_it_began_with_or_not_at_all(fed: Path) 
     with pytest.raises(ConfigError, match=f"its noise multiplier was {began.noise_multiplier:g}") as refused:
         join(folder, said)
     assert "this client's text" in refused.value.hint
+    (folder / "state" / "privacy.json").write_text('{"noise', "utf-8")
+    with pytest.raises(ConfigError, match=r"privacy\.json is damaged"):
+        join(folder, said)
 
 
 def test_a_delta_that_promises_nothing_to_so_many_pairs_is_refused_by_that_client(

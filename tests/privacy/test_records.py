@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from trustformer.codec import clipped
 from trustformer.data.batches import Example, collate
 from trustformer.models.seq2seq import Model, ModelConfig, build_model, get_weights, set_weights
 from trustformer.training import OptimizerState, RecordTrainer, Rule, TrainConfig, records, sampling
@@ -186,7 +187,7 @@ def test_sum_and_noise_are_rounded_once_together(monkeypatch: pytest.MonkeyPatch
     model = build_model(ModelConfig(preset="micro", dropout=0.0), 64, 1)  # its biases are zero
 
     def gradient(noise: float) -> np.ndarray:
-        monkeypatch.setattr(records, "gaussian", lambda count: np.full(count, noise))
+        monkeypatch.setattr(clipped, "gaussian", lambda count: np.full(count, noise))
         return -moved(model, trainer(model, noise=2.0, clip=0.5), [0]) * 8
 
     start = np.concatenate([values.reshape(-1) for values in get_weights(model).values()])

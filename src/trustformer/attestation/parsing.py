@@ -24,11 +24,6 @@ class Malformed(Exception):  # noqa: N818 (never leaves this package)
     """The bytes do not have the form they must have; the message says where."""
 
 
-def plain(text: str) -> str:
-    """Return foreign text on one line, as a terminal only shows it: nothing in it moves the cursor or begins a line."""
-    return "".join(character if character.isprintable() else "?" for character in text)
-
-
 def strict_json(data: bytes | str, what: str) -> Any:
     """Parse JSON, refusing duplicate keys, NaN, broken text and more than `MAX_DEPTH` levels."""
 

@@ -15,9 +15,10 @@ from datetime import datetime
 import msgspec
 
 from trustformer.attestation.errors import BadSignature
-from trustformer.attestation.parsing import Malformed, plain, show_time, strict_json
+from trustformer.attestation.parsing import Malformed, show_time, strict_json
 from trustformer.attestation.policy_file import make_policy_file
 from trustformer.errors import ConfigError, MessageError, SealError
+from trustformer.foreign import shown
 from trustformer.message import enc
 from trustformer.secure.identity import Identity, verify
 
@@ -139,7 +140,7 @@ def verify_release(data: bytes, publisher: bytes) -> Release:
         signed = msgspec.convert(strict_json(data, "the release file"), _Signed)
     except (Malformed, msgspec.ValidationError) as error:
         hint = "releases signed before they had a time to the second must be signed again"
-        raise MessageError(f"not a release file: {plain(str(error)[:200])}", hint) from error
+        raise MessageError(f"not a release file: {shown(str(error), 200)}", hint) from error
     if not HEX64.fullmatch(signed.signature) or not HEX32.fullmatch(signed.publisher):
         raise MessageError("the release file's key or signature is not in lower-case hexadecimal")
     signed.release.check()

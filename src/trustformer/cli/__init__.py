@@ -26,8 +26,8 @@ from trustformer.cli import (
     run,
     translate,
 )
-from trustformer.data.lines import printable
 from trustformer.errors import TrustformerError
+from trustformer.foreign import printable
 
 _EPILOG = """\
 examples:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from trustformer.cli.release import add_verbs, keep_apart
 from trustformer.errors import ConfigError
+from trustformer.foreign import shown
 
 if TYPE_CHECKING:
     from trustformer.attestation.evidence import Evidence
@@ -121,7 +122,6 @@ def run_explain(args: argparse.Namespace) -> int:
 
     from trustformer.attestation import account
     from trustformer.attestation.dcap import parse
-    from trustformer.attestation.parsing import plain
     from trustformer.attestation.policy import Policy
 
     console = Console(highlight=False, markup=False, soft_wrap=False)
@@ -129,7 +129,7 @@ def run_explain(args: argparse.Namespace) -> int:
     def section(title: str, lines: Any) -> None:
         console.print(f"\n{title}", style="bold")
         for line in lines:
-            console.print(Padding(Text(plain(line)), (0, 0, 0, 2)))
+            console.print(Padding(Text(shown(line, None)), (0, 0, 0, 2)))
 
     policy = Policy.load(args.policy) if args.policy else None
     evidence = _read_evidence(args, policy)
@@ -155,18 +155,16 @@ def run_fetch(args: argparse.Namespace) -> int:
     from trustformer.attestation import collateral
     from trustformer.attestation.evidence import MAX_QUOTE_BYTES
     from trustformer.attestation.files import read_bounded
-    from trustformer.attestation.parsing import plain
 
     keep_apart(args.out, args.quote, "--quote")
     quote = read_bounded(args.quote, MAX_QUOTE_BYTES, "the quote")
     valid = collateral.save(args.out, collateral.fetch(quote, args.service))
-    print(f"{plain(str(args.out))}: {valid}", file=sys.stderr)
+    print(f"{shown(str(args.out), None)}: {valid}", file=sys.stderr)
     return 0
 
 
 def run_audit(args: argparse.Namespace) -> int:
     """Print what holds and what does not."""
-    from trustformer.data.lines import shown
     from trustformer.experiment.audit import audit
     from trustformer.flower.witness import witness
 

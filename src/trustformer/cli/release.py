@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trustformer.errors import ConfigError
+from trustformer.foreign import shown
 
 if TYPE_CHECKING:
     from trustformer.secure.identity import Identity
@@ -70,7 +71,7 @@ def add_verbs(verbs: Any, verb: Callable[..., argparse.ArgumentParser]) -> None:
 def run_sign(args: argparse.Namespace) -> int:
     """Write a signed release and print what clients compare by hand."""
     from trustformer.attestation.files import write_atomic
-    from trustformer.attestation.parsing import plain, show_time
+    from trustformer.attestation.parsing import show_time
     from trustformer.attestation.release import SIGN_AHEAD_SECONDS, Release, fingerprint, sign_release
 
     keep_apart(args.out, args.key, "--key")
@@ -89,13 +90,12 @@ def run_sign(args: argparse.Namespace) -> int:
     write_atomic(args.out, sign_release(release, publisher, now=now))
     print(f"publisher    {publisher.public.hex()}")
     print(f"fingerprint  {fingerprint(publisher.public)}  (SHA-256 of the key)")
-    print(f"{plain(str(args.out))}: written", file=sys.stderr)
+    print(f"{shown(str(args.out), None)}: written", file=sys.stderr)
     return 0
 
 
 def run_pin(args: argparse.Namespace) -> int:
     """Merge a verified release into a policy and print what to compare by hand, in full."""
-    from trustformer.attestation.parsing import plain
     from trustformer.attestation.pinning import pin
     from trustformer.attestation.release import fingerprint
 
@@ -114,8 +114,8 @@ def run_pin(args: argparse.Namespace) -> int:
     listed = [f"{one} (new)" if one in pinned.accepted else one for one in policy.advisories]
     print(f"advisories   {', '.join(listed) or 'none'}")
     for comment in pinned.dropped:
-        print(f"comment that went with the former value: {plain(comment)}", file=sys.stderr)
-    print(f"{plain(str(args.policy))}: {pinned.file}", file=sys.stderr)
+        print(f"comment that went with the former value: {shown(comment, None)}", file=sys.stderr)
+    print(f"{shown(str(args.policy), None)}: {pinned.file}", file=sys.stderr)
     print("compare the fingerprint with one you got another way, and the measurements", file=sys.stderr)
     print("with your own build, before you rely on them", file=sys.stderr)
     return 0
@@ -129,7 +129,6 @@ def keep_apart(out: Path, given: Path, option: str) -> None:
 
 def _key(path: Path) -> Identity:
     """Read the publisher's key, or make one that its owner alone can read."""
-    from trustformer.attestation.parsing import plain
     from trustformer.secure.identity import Identity
 
     if path.exists():
@@ -141,7 +140,7 @@ def _key(path: Path) -> Identity:
         raise ConfigError(
             f"--key: {path} cannot be made: {error.strerror}", "name a file in a folder of yours"
         ) from None
-    print(f"{plain(str(path))}: a new key; whoever has this file can publish in your name", file=sys.stderr)
+    print(f"{shown(str(path), None)}: a new key; whoever has this file can publish in your name", file=sys.stderr)
     return identity
 
 

@@ -8,8 +8,10 @@ change norms. All tensors count, one-dimensional ones too.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from trustformer.aggregation import gaussian
 from trustformer.codec.drift import DriftCodec
@@ -54,14 +56,18 @@ class ClippedCodec(DriftCodec):
         return (weights if self.keeps_residual else dict(common)), common
 
     def _noised(self, drift: Weights) -> Weights:
-        return {name: self._noisy(values) for name, values in drift.items()}
+        return {name: noisy(values, self.noise).clip(-MAX_ABS, MAX_ABS) for name, values in drift.items()}
 
-    def _noisy(self, values: Array) -> Array:
-        """Sum of values and noise in 64 bits, then one rounding: no 32-bit sum that only some values have."""
-        sums = values.astype(np.float64).reshape(-1)
-        for at in range(0, sums.size, _SLICE):
-            sums[at : at + _SLICE] += self.noise * gaussian(len(sums[at : at + _SLICE]))
-        return sums.clip(-MAX_ABS, MAX_ABS).astype(np.float32).reshape(values.shape)
+
+def noisy(values: npt.NDArray[np.floating[Any]], noise: float) -> Array:
+    """Return values plus noise of this standard deviation, summed in 64 bits and rounded to 32 bits once.
+
+    Of noise that is rounded before it is added, sums would show by their last bits which values they can be of.
+    """
+    sums = values.astype(np.float64).reshape(-1)
+    for at in range(0, sums.size, _SLICE):
+        sums[at : at + _SLICE] += noise * gaussian(len(sums[at : at + _SLICE]))
+    return sums.astype(np.float32).reshape(values.shape)
 
 
 def norm(tensors: Weights) -> float:

@@ -11,9 +11,10 @@ from typing import Any
 
 from trustformer.data.corpus import Pair
 from trustformer.data.jsonl import to_pair
-from trustformer.data.lines import count, shown
+from trustformer.data.lines import count
 from trustformer.data.progress import tracked
 from trustformer.errors import ConfigError, DataError
+from trustformer.foreign import shown
 
 SPLITS = {"train": "train", "valid": "validation", "test": "test"}
 """Names that data sets give the three splits, where the config names none."""

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from trustformer.data.corpus import Pair
-from trustformer.data.lines import count, numbered_lines, one_line, shown
+from trustformer.data.lines import count, numbered_lines, one_line
 from trustformer.errors import DataError
+from trustformer.foreign import shown
 
 _HINT = 'write {"source": "...", "target": "..."} or {"translation": {"ru": "...", "en": "..."}}, one object a line'
 

@@ -38,11 +38,6 @@ def one_line(text: str) -> str:
     return _BREAKS.sub(" ", text.replace("\ufeff", "")).strip()
 
 
-def shown(text: str, limit: int = 40) -> str:
-    """Return the beginning of foreign text as a message may show it: nothing in it can steer a terminal."""
-    return "".join(character if character.isprintable() else "?" for character in text[:limit])
-
-
 def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Line numbers from 1 and decoded lines (UTF-8, a byte order mark is skipped) without their line ends.
 
@@ -106,8 +101,3 @@ def _unpacked(file: BinaryIO) -> BinaryIO:
         # BufferedReader makes readline of gzip several times faster.
         return cast(BinaryIO, io.BufferedReader(gzip.GzipFile(fileobj=file)))
     return file
-
-
-def printable(text: str) -> str:
-    """Return foreign text, line breaks and all, as a terminal only shows it: escape sequences could overwrite lines."""
-    return "".join(mark if mark.isprintable() or mark == "\n" else "\N{REPLACEMENT CHARACTER}" for mark in text)

@@ -14,8 +14,9 @@ from pathlib import Path
 from xml.parsers import expat
 
 from trustformer.data.corpus import Pair
-from trustformer.data.lines import MAX_LINE_BYTES, chunks, count, one_line, shown
+from trustformer.data.lines import MAX_LINE_BYTES, chunks, count, one_line
 from trustformer.errors import DataError
+from trustformer.foreign import shown
 
 _CHUNK = 1 << 16
 _MAX_TOKEN = 4 << 20  # bytes the parser may hold without an event; a longer tag or comment is an attack

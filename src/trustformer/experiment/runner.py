@@ -26,7 +26,7 @@ from trustformer.experiment.record import RunDirectory, environment
 from trustformer.experiment.refusals import Refusals, combined_of
 from trustformer.experiment.reporter import Reporter
 from trustformer.experiment.result import make_result, own_models, save_models
-from trustformer.experiment.terms import check_experiment, check_norm, check_promise
+from trustformer.experiment.terms import check_experiment, check_norm, keep_promise
 from trustformer.federation.client import Client
 from trustformer.federation.round import NOBODY, Cohort, run_round
 from trustformer.models.seq2seq import set_weights
@@ -111,7 +111,6 @@ def _prepare(config: Config, directory: RunDirectory) -> tuple[Prepared, list[Co
     if stored.exists():
         if began.exists():  # older versions wrote none
             check_experiment(directory, began.read_bytes(), prepared.digest)
-        check_promise(directory, prepared.guarantee, "restore the file of clients.cohorts and the version of opacus")
     else:
         if prepared.method.codec is not None:
             check_norm(config, prepared.method.codec, prepared.guarantee)
@@ -119,10 +118,9 @@ def _prepare(config: Config, directory: RunDirectory) -> tuple[Prepared, list[Co
         directory.write_json("environment.json", {**environment(), "device": device})
         layers = describe_layers(prepared.start, prepared.method.codec, embeddings_of(prepared.model))
         directory.write_json("layers.json", layers)
-        if prepared.guarantee is not None:
-            directory.write_json("privacy.json", prepared.guarantee.to_dict())
         directory.write("experiment.digest", prepared.digest)
         directory.write("tokenizer.model", prepared.tokenizer.model)
+    keep_promise(directory, prepared.guarantee, "restore the file of clients.cohorts and the version of opacus")
     return prepared, cohorts
 
 

@@ -93,15 +93,21 @@ def check_experiment(directory: RunDirectory, began: bytes, digest: bytes) -> No
         )
 
 
-def check_promise(directory: RunDirectory, guarantee: Guarantee | None, hint: str) -> None:
-    """Raise `ConfigError` unless a private run goes on with the noise that it began with, as `privacy.json` has it.
+def keep_promise(directory: RunDirectory, guarantee: Guarantee | None, hint: str) -> None:
+    """Keep what a private run promises in `privacy.json`; raise `ConfigError` where it would go on with other noise.
 
     An epsilon is computed for one noise from the first release to the last. `hint` says what may have changed it.
     """
     path = directory.path / "privacy.json"
-    if guarantee is None or not path.exists():  # older versions wrote none
+    if guarantee is None:
         return
-    began = json.loads(path.read_text("utf-8"))["noise_multiplier"]
+    if not path.exists():
+        directory.write_json(path.name, guarantee.to_dict())
+        return
+    try:
+        began = float(json.loads(path.read_text("utf-8"))["noise_multiplier"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path} is damaged: {error}", "restore it, or start a new run") from None
     if began != guarantee.noise_multiplier:
         raise ConfigError(
             f"{directory.path}: its noise multiplier was {began:.10g}, and would be {guarantee.noise_multiplier:.10g}",

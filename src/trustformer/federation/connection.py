@@ -8,12 +8,12 @@ import struct
 from contextlib import suppress
 
 import trustformer.errors
-from trustformer.data.lines import printable
 from trustformer.enclave import service
 from trustformer.enclave.config import RunConfig
 from trustformer.enclave.protocol import MAX_MESSAGE
 from trustformer.enclave.state import Released
 from trustformer.errors import EnclaveLostError, MessageError, TrustformerError
+from trustformer.foreign import printable
 from trustformer.message import Aggregate, Reader, enc
 from trustformer.secure.sealing import sealed_length
 from trustformer.vq import body_size

@@ -30,7 +30,7 @@ from trustformer.experiment.config import Config, load_config
 from trustformer.experiment.parties import RunJournal
 from trustformer.experiment.record import RunDirectory
 from trustformer.experiment.reporter import Reporter
-from trustformer.experiment.terms import check_promise
+from trustformer.experiment.terms import keep_promise
 from trustformer.federation.channel import Channel
 from trustformer.federation.client import BehindError, Client, ForeignUpdateError
 from trustformer.federation.common import longest_answer
@@ -79,7 +79,9 @@ class Member:
             self._terms.answer,
         ):
             raise ConfigError("the terms describe other messages than this version makes", "install the host's version")
-        self._keep_promise(learner)
+        keep_promise(directory, learner.promise, "restore this client's text and the version of opacus")
+        if learner.promise is not None:
+            reporter.note(f"privacy  {learner.promise}")
         pace = max(1.0, len(self._terms.roster) / BUSY)
         node = Node(
             settings.superlink,
@@ -112,16 +114,6 @@ class Member:
         )
         self._line.trained = self._client.state.trained
         reporter.note(f"client {settings.client}, {len(learner.examples):,} pairs; {self._standing()}")
-
-    def _keep_promise(self, learner: Learner) -> None:
-        """Go on only with the noise that this client began with, and say what it promises."""
-        if learner.promise is None:
-            return
-        if not (self._directory.path / "privacy.json").exists():
-            self._directory.write_json("privacy.json", learner.promise.to_dict())
-        hint = "restore this client's text and the version of opacus"
-        check_promise(self._directory, learner.promise, hint)
-        self._reporter.note(f"privacy  {learner.promise}")
 
     def _check(self, config: Config, start: Weights) -> None:
         """What the terms bind must be what this client holds."""

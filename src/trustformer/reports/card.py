@@ -78,7 +78,7 @@ def model_card(
     """
     return "\n\n".join(
         (
-            _header(config.model.task, languages) + f"# {_title(result, client)}",
+            _header(config.model.task, languages, _kind(result)) + f"# {_title(result, client)}",
             f"Made by trustformer {environment['packages']['trustformer']}: {_HOW[_kind(result)]}.",
             f"## Use\n\n{_use(config.model.task)}",
             f"## Training\n\n{_training(config, result)}",
@@ -95,12 +95,18 @@ def _use(task: str) -> str:
     return _PIPELINE.format(pipeline=pipeline, text=text)
 
 
-def _header(task: str, languages: tuple[str, ...]) -> str:
+def _header(task: str, languages: tuple[str, ...], kind: str) -> str:
     pipeline, _, metrics = _PIPELINES.get(task, ("translation", "", ("sacrebleu", "chrf")))
     lines = ["library_name: transformers", f"pipeline_tag: {pipeline}"]
     if languages:
         lines += ["language:", *(f"- {language}" for language in languages)]
-    lines += ["tags:", "- federated-learning", "- trustformer", "metrics:", *(f"- {name}" for name in metrics)]
+    lines += [
+        "tags:",
+        *(["- federated-learning"] if kind == "federated" else []),
+        "- trustformer",
+        "metrics:",
+        *(f"- {name}" for name in metrics),
+    ]
     return "\n".join(("---", *lines, "---", ""))
 
 
@@ -200,10 +206,10 @@ def _score(result: dict[str, Any], key: str, client: str | None) -> float | None
 def _privacy(result: dict[str, Any], client: str | None) -> str:
     if result["attestation"] is None:
         bound = f"\n{_bound(result, client)}"
-        whose = _whose(result, client)
-        alone = f"\n- Handing this folder on discloses of client {whose}'s text, of which the run sent nothing."
-        alone = "" if whose is None else alone
-        return f"- Nothing was exchanged: the weights come from the training text of those who held it.{bound}{alone}"
+        text = f"- Nothing was exchanged: the weights come from the training text of those who held it.{bound}"
+        if (whose := _whose(result, client)) is None:
+            return text
+        return f"{text}\n- Handing this folder on discloses of client {whose}'s text, of which the run sent nothing."
     sent = _EXCHANGES[result["variant"] or result["method"]]
     lines = [
         f"- Each client sent, sealed to the aggregator: {sent}. No text was sent.",

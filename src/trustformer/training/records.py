@@ -17,14 +17,11 @@ from functools import partial
 import numpy as np
 import torch
 
-from trustformer.aggregation import gaussian
+from trustformer.codec.clipped import noisy
 from trustformer.data.batches import Batch, Example
 from trustformer.models.seq2seq import Model
 from trustformer.training.local import LocalTrainer
 from trustformer.training.settings import TrainConfig
-
-_SLICE = 2**16
-"""Entries noised at a time, so that draws stay small beside a model."""
 
 
 class RecordTrainer(LocalTrainer):
@@ -73,10 +70,10 @@ class RecordTrainer(LocalTrainer):
             loss = self._rule.backward(partial(self._loss, Batch(source, target, batch.pad_id)), parameters, start)
             if add_clipped(sums, [parameter.grad for parameter in parameters], self._clip):
                 losses.append(loss)
+        noise = self._noise * self._clip / self._expected
         for parameter, total in zip(parameters, sums, strict=True):
-            for part in torch.split(total.view(-1), _SLICE):
-                part += torch.from_numpy(self._noise * self._clip * gaussian(len(part))).to(part.device)
-            parameter.grad = (total / self._expected).to(parameter.dtype)  # one rounding, of sum and noise together
+            total /= self._expected
+            parameter.grad = torch.from_numpy(noisy(total.cpu().numpy(), noise)).to(parameter)
         adam.step()
         if not losses and len(batch.source):
             return math.nan  # the weights are to blame, not a pair
