@@ -18,6 +18,7 @@ from trustformer.federation.host import Host, Link
 from trustformer.flower.parcel import MAX_ANSWER, Parcel
 from trustformer.flower.post import Post
 from trustformer.flower.record import Record
+from trustformer.foreign import shown
 from trustformer.message import enc
 
 POLL = (0.02, 0.3)
@@ -260,7 +261,7 @@ def _check_line(line: Line, hello: bytes) -> None:
     except MessageError:
         return  # the enclave says what is wrong with it
     if said != line.client:
-        raise MessageError(f"client {said} comes with the node key of client {line.client}")
+        raise MessageError(f"client {shown(said)} comes with the node key of client {line.client}")
 
 
 def _error(error: TrustformerError, call: int) -> Parcel:
