@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from pki import NOW
 
 from trustformer.attestation import errors
@@ -78,6 +80,13 @@ def test_damaged_folders(tmp_path: Path, attester: SimulatedAttester) -> None:
         SimulatedAttester.load(tmp_path / "nothing")
     (tmp_path / "root" / ATTESTATION_KEY).write_text("no key")
     with pytest.raises(ConfigError):
+        SimulatedAttester.load(tmp_path / "root")
+    locked = serialization.BestAvailableEncryption(b"password")
+    encoded = ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, locked
+    )
+    (tmp_path / "root" / ATTESTATION_KEY).write_bytes(encoded)
+    with pytest.raises(ConfigError, match="no complete simulated root"):
         SimulatedAttester.load(tmp_path / "root")
     with pytest.raises(ConfigError, match="32 bytes"):
         SimulatedAttester.create(tmp_path / "short", measurement=b"short", now=NOW)

@@ -240,6 +240,19 @@ def test_the_note_says_whose_scores_they_are(scored: list[int], words: str) -> N
     assert (f"the first {max(scored)} clients' own models" in note(summarise(many))) == (max(scored) > 1)
 
 
+def test_notes_count_the_updates_that_were_refused() -> None:
+    results = [
+        make_result("fedavg", 1, 30, 2.0, 1.0),
+        make_result("centroid", 1, 28, 2.1, 25.0, refused={"0": 2}),
+        make_result("centroid", 2, 28, 2.1, 25.0, refused={"0": 1, "1": 1}),
+    ]
+    words = "refused and left out: centroid 4; result.json names the clients."
+    assert note(summarise(results)).endswith(words)
+    tasks = [{**result, "metrics": ["accuracy"]} for result in results]
+    assert task_note(tasks).endswith(words)
+    assert "refused" not in note(summarise(results[:1])) + task_note(tasks[:1])
+
+
 @pytest.mark.parametrize(
     ("spent", "shown"),
     [

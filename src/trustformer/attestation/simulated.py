@@ -115,7 +115,7 @@ class SimulatedAttester:
             stored = bytes.fromhex((folder / MEASUREMENT).read_text())
             root, collateral = (folder / ROOT).read_bytes(), (folder / COLLATERAL).read_bytes()
             quoting_enclave = (folder / QUOTING_ENCLAVE).read_bytes()
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError) as error:  # TypeError: a key behind a password
             raise ConfigError(
                 f"{folder}: no complete simulated root here: {error}",
                 "remove the folder and start again; a simulated root is worth nothing",

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trustformer.privacy.stated import stated_epsilon
-from trustformer.reports.summary import Recovered, Result, Row, Spread, summarise, unit
+from trustformer.reports.summary import Recovered, Result, Row, Spread, by_name, summarise, unit
 from trustformer.reports.terminal import fill, plain
 
 COLUMNS = (
@@ -116,6 +116,7 @@ def visible(rows: Sequence[Row], left_out: Sequence[str] = ()) -> tuple[tuple[st
 
 def note(rows: Sequence[Row], left_out: Sequence[str] = ()) -> str:
     """Return what the columns mean, those of `left_out` excepted."""
+    refused = refused_note([result for row in rows for result in row.results])
     parts = {
         NOTE.format(
             scores=", ".join(name for name in ("BLEU", "chrF", "NLL") if name not in left_out),
@@ -127,8 +128,19 @@ def note(rows: Sequence[Row], left_out: Sequence[str] = ()) -> str:
         EMBEDDINGS_NOTE: "without embeddings" not in left_out and any(row.fewer_without_embeddings for row in rows),
         PRIVACY_NOTE: any(row.results[0].get("privacy") for row in rows),
         GAP_NOTE: any(row.recovered for row in rows),
+        refused: bool(refused),
     }
     return " ".join(text for text, wanted in parts.items() if wanted)
+
+
+def refused_note(results: Sequence[Result]) -> str:
+    """Say how many updates of each method the enclave refused, since aggregates lack them; empty where none."""
+    counts = {
+        name: sum(sum(result.get("refused", {}).values()) for result in group)
+        for name, group in by_name(results).items()
+    }
+    told = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
+    return f"Updates that the enclave refused and left out: {told}; result.json names the clients." if told else ""
 
 
 def scored_models(results: Iterable[Result]) -> str:

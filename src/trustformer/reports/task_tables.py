@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trustformer.reports.summary import WAYS, Result, by_name, lengths_differ, local_epochs
-from trustformer.reports.tables import factor, scored_models, title
+from trustformer.reports.tables import factor, refused_note, scored_models, title
 from trustformer.reports.terminal import fill
 
 
@@ -58,7 +58,8 @@ def rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
 
 def note(results: Sequence[Result]) -> str:
     """Return what the columns mean."""
-    return _NOTE.format(scored=scored_models(results), unit="local epoch" if lengths_differ(results) else "round")
+    told = _NOTE.format(scored=scored_models(results), unit="local epoch" if lengths_differ(results) else "round")
+    return f"{told} {refused_note(results)}".rstrip()
 
 
 def _cells(group: Sequence[Result], epochs: float) -> list[str]:
