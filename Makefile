@@ -53,7 +53,7 @@ results: setup
 
 # The row of 32x again, with seeds on which nothing was chosen: an hour on 2 cores.
 results-fresh: setup
-	@$(BIN)/trustformer compare $(patsubst %,$(RECIPES)/multi30k/%.toml,local fedavg centroid-32x) \
+	@$(BIN)/trustformer compare $(patsubst %,$(RECIPES)/multi30k/%.toml,local fedavg centroid-32x centroid-100x) \
 		--seeds 4 5 6 --out runs/multi30k-fresh
 	@$(BIN)/python benchmarks/keep.py runs/multi30k-fresh benchmarks/results/multi30k-fresh
 
