@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
@@ -15,7 +16,10 @@ from trustformer.enclave.config import RunConfig
 from trustformer.errors import ConfigError, MessageError, ProtocolError
 from trustformer.experiment.config import Config
 from trustformer.message import digest, enc
+from trustformer.models.seq2seq import PRESETS, ModelConfig
 
+CONTINUED = "preset"
+"""Beside `node.toml`: the model that a federation continues, where `model.preset` names a folder of one machine."""
 _SOURCE = "take it from the folder that init-federation wrote"
 
 
@@ -44,6 +48,13 @@ def read_tokenizer(path: Path) -> Tokenizer:
         return stored_tokenizer(path)
     except ConfigError:
         raise ConfigError(f"the tokenizer {path} is missing, damaged or something else", _SOURCE) from None
+
+
+def model_of(folder: Path, config: Config) -> ModelConfig:
+    """What a client builds: a model that is continued comes from the client's own `folder`."""
+    if config.model.preset in PRESETS:
+        return config.learner
+    return msgspec.structs.replace(config.learner, preset=str(folder / CONTINUED))
 
 
 def read_start(path: Path) -> Weights:

@@ -19,7 +19,7 @@ from trustformer.evaluation.tasks import make_task
 from trustformer.experiment.config import Config
 from trustformer.experiment.guarantee import Guarantee, own_guarantee
 from trustformer.experiment.parties import make_trainer
-from trustformer.flower.agreement import read_start, read_tokenizer
+from trustformer.flower.agreement import model_of, read_start, read_tokenizer
 from trustformer.flower.settings import NodeConfig
 from trustformer.methods import Method, build
 from trustformer.models.adapters import merged
@@ -53,7 +53,7 @@ class Learner:
     def load(cls, folder: Path, settings: NodeConfig, config: Config) -> Self:
         """Read what `node.toml` names; raises `TrustformerError` naming what is missing, damaged or out of reach."""
         tokenizer = read_tokenizer(folder / settings.tokenizer)
-        model = make_model(config.learner, tokenizer, (), config.seed).to(device_of(config.train))
+        model = make_model(model_of(folder, config), tokenizer, (), config.seed).to(device_of(config.train))
         task = make_task(config.model.task, tokenizer, config.data.side, ())
         stored = read_start(folder / settings.start)
         start = {name: stored[name] for name in get_weights(model) if name in stored}  # a file sorts its names

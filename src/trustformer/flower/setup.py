@@ -26,11 +26,12 @@ from trustformer.experiment.parties import simulated_policy, simulated_root
 from trustformer.experiment.prepare import Prepared, divide, prepare
 from trustformer.experiment.record import RunDirectory
 from trustformer.experiment.terms import make_terms
-from trustformer.flower.agreement import experiment_digest
+from trustformer.flower.agreement import CONTINUED, experiment_digest
 from trustformer.flower.bundle import bundle_hash, make_bundle
 from trustformer.flower.keys import make_node_key, make_tls
 from trustformer.flower.settings import HostConfig, NodeConfig
 from trustformer.methods import Codec
+from trustformer.models.seq2seq import PRESETS, save_model
 from trustformer.secure.identity import Identity
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -138,6 +139,8 @@ def _write(
     pairs = _pairs(config, prepared)
     for client, identity in identities.items():
         _write_client(at, server, client, identity, pairs[client], terms, prepared, address)
+        if config.model.preset not in PRESETS:
+            save_model(prepared.model, at / _name(client) / CONTINUED)
     commands = Commands(
         f"trustformer serve {final / 'host'}",
         {client: f"trustformer join {final / _name(client)}" for client in prepared.clients},
