@@ -40,7 +40,7 @@ def round_picture() -> str:
         *_words(735, 92, LIGHT.ink, 13, "quote: program and keys"),
         *_words(165, 146, LIGHT.ink, 13, "trains Wᵢ on its own text", "drift  xᵢ = Wᵢ − G"),
         *_words(165, 206, LIGHT.ink, 13, "k-means:  eᵢ = E(xᵢ)", "stores, then seals it"),
-        *_words(735, 206, LIGHT.ink, 13, "opens and checks", "u = Σ pᵢ decode(eᵢ) + s"),
+        *_words(735, 206, LIGHT.ink, 13, "opens and checks", "u = Σ pᵢ decode(eᵢ) + c s"),
         *_words(735, 276, LIGHT.ink, 13, "k-means:  ē = E′(u)", "s ← u − decode(ē)"),
         *_words(165, 350, LIGHT.ink, 13, "G ← G + decode(ē)", "Wᵢ ← Wᵢ + decode(ē) − decode(eᵢ)"),
         *_words(165, 408, LIGHT.soft, 12, "what eᵢ could not express stays in Wᵢ"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Federated training of Transformers in which only sealed k-means centroids leave a client.
+"""Federated training of Transformers in which only sealed k-means centroids, with their codes, leave a client.
 
 The names here are those of `trustformer.library`, for use from other programs; everything else can change without
 notice. They are loaded when they are first used: the enclave side must not load a machine-learning framework.

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import gzip
 import io
 import json
 import shlex
@@ -14,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from xml.sax.saxutils import escape
 
 from trustformer.cli import main
 from trustformer.data.corpus import Pair
@@ -35,6 +35,7 @@ SMALL = {
 }
 """Set where a command does not set it itself."""
 TRAINING = ("run", "compare")
+_UNIT = '<tu><tuv xml:lang="ru"><seg>{}</seg></tuv><tuv xml:lang="en"><seg>{}</seg></tuv></tu>'
 
 
 class Desk:
@@ -57,14 +58,20 @@ class Desk:
         if "trustformer" not in (Path(word).name for word in words):
             done = subprocess.run(command, shell=True, cwd=self.folder, capture_output=True, text=True, check=False)
             return done.returncode, done.stdout + done.stderr
-        given = b""
+        given, out = b"", ""
+        if ">" in words:
+            command, out = (part.strip() for part in command.split(">"))
+            words = shlex.split(command)
         if "|" in words:
             before, _, command = command.partition("|")
             given = subprocess.run(before, shell=True, cwd=self.folder, capture_output=True, check=True).stdout
             words = shlex.split(command)
         if "<" in words:
             words, given = words[: words.index("<")], (self.folder / words[words.index("<") + 1]).read_bytes()
-        return self._trustformer(words[1:], given)
+        code, said = self._trustformer(words[1:], given)
+        if out:
+            self.write(out, said)
+        return code, said
 
     def _trustformer(self, arguments: list[str], given: bytes = b"") -> tuple[int, str]:
         resumed = "--resume" in arguments and "--set" not in arguments
@@ -109,8 +116,8 @@ def lines(pairs: list[Pair], form: Callable[[Pair], str]) -> str:
 
 
 def readme(desk: Desk) -> None:
-    for name in desk.pairs:
-        desk.write(f"{name}.tsv.gz", gzip.compress((desk.folder / f"{name}.tsv").read_bytes()))
+    units = lines(desk.pairs["train"], lambda pair: _UNIT.format(escape(pair.source), escape(pair.target)))
+    desk.write("memory.tmx", f'<tmx version="1.4"><header/><body>{units}</body></tmx>')
     desk.write("sentences.txt", lines(desk.pairs["test"], lambda pair: pair.source))
     for name, method in (("a", "local"), ("b", "centroid")):
         desk.write(f"{name}.toml", f'[method]\nname = "{method}"\n')
@@ -159,8 +166,16 @@ def operations(desk: Desk) -> None:
     desk.write("new.toml", '[data]\nsource = "tsv"\ntrain = "train.tsv"\nvalid = "valid.tsv"\ntest = "test.tsv"\n')
 
 
+def deploy_flower(desk: Desk) -> None:
+    (desk.folder / "train.tsv").rename(desk.folder / "public.tsv")
+    desk.done("trustformer prepare public.tsv --out client-0/ours")
+    desk.done("trustformer run --out run")
+    (desk.folder / "run" / "model").rename(desk.folder / "client-0" / "common")
+
+
 PRESUMED = {
     "README.md": readme,
+    "docs/deploy-flower.md": deploy_flower,
     "docs/data.md": data,
     "docs/attestation.md": attestation,
     "docs/operations.md": operations,

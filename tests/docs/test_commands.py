@@ -37,7 +37,7 @@ NOT_RUN = {
     "make paper-scores PAPER=DIR BERT=DIR": "needs packages and a model of other people's",
     "make paper-page": "writes a page into the working tree, from what make paper left",
     "make wheel-check": NETWORK,
-    "pip install -e '.[flower]'": NETWORK,
+    "pip install -c constraints.txt -e '.[flower]'": NETWORK,
     "trustformer init-federation fed --clients 3": DEPLOYED,
     "trustformer init-federation fed --clients 3 --set privacy.mechanism=records --set privacy.epsilon=8"
     " --set privacy.delta=1e-5": DEPLOYED,
@@ -63,6 +63,7 @@ NOT_RUN = {
 }
 SMALLER = {
     "--seeds 1 2 3": "--seeds 1",
+    "--set rounds=12 --set train.local_epochs=2": "--set rounds=1",
     "clients.count=200": "clients.count=3",
     "data.limit=4000": "data.limit=30",
     "trustformer attack runs/mine": "trustformer attack runs/mine --attack sizes",

@@ -50,7 +50,8 @@ def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line; a parsed verb leaves its function in `run`."""
     parser = argparse.ArgumentParser(
         prog="trustformer",
-        description="Federated training of Transformers in which only sealed k-means centroids leave a client.",
+        description="Federated training of Transformers in which only sealed k-means centroids, with their codes, "
+        "leave a client.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

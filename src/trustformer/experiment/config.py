@@ -100,7 +100,8 @@ class ClientsConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
             `dirichlet` over domains.
         alpha: of `dirichlet`: the smaller, the more one-sided the clients.
         participation: chance of a client to take part in a round.
-        late, duplicate: chance of a participant's update to arrive after the close, or twice.
+        late: chance of a participant's update to arrive after the close.
+        duplicate: chance of one to arrive twice.
         cohorts: a `rounds.jsonl` whose cohorts are replayed instead.
         min_clients: fewest updates a round may combine; 0 for two thirds of the clients.
         max_share: no client weighs more than this in the mean.
@@ -153,7 +154,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """
 
     seed: Annotated[int, Meta(ge=0, lt=2**31)] = 1
-    rounds: Annotated[int, Meta(ge=1, le=100_000)] = 6
+    rounds: Annotated[int, Meta(ge=1, le=100_000)] = 24
     threads: Annotated[int, Meta(ge=1, le=256)] = 1
     record_messages: bool = False
     data: DataConfig = field(default_factory=DataConfig)

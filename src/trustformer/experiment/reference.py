@@ -18,7 +18,9 @@ def config_reference() -> str:
     lines = [
         "# Config keys",
         "",
-        "A config is a TOML file; every key has a default. `--set SECTION.KEY=VALUE` overrides one.",
+        "A config is a TOML file; every key has a default. `--set SECTION.KEY=VALUE` overrides one. Without a config",
+        "and without `data.source`, `trustformer run` takes the values of the quick start",
+        "(`src/trustformer/experiment/quickstart.toml`).",
         "This page is generated from the code by `make docs`.",
     ]
     lines += ["", "## Top level", "", *_section(Config, "")]

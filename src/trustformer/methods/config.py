@@ -24,8 +24,9 @@ class MethodConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
             anew in every exchange).
         block: entries of a block that one code stands for; larger is fewer bytes and coarser.
         clusters: centroids of a codebook, at most.
-        exchanges: of a round: one after its training, the others at once.
-        closing_exchanges: exchanges without training after the last round; each shrinks what keeps clients apart.
+        exchanges: of a round of `codebook` or `partition`: one after its training, the others at once.
+        closing_exchanges: of these, exchanges without training after the last round; each shrinks what keeps clients
+            apart.
         carry: of `codebook`: share of what an answer could not express that the next one after training makes up for;
             has to be 1 where a round has several exchanges.
         rho: of `dp_fedsam`: radius of the perturbation of its steps.
