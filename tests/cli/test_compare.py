@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from cli_kit import Cli
 
+from trustformer.errors import ConfigError
 from trustformer.experiment.compare import plan
 from trustformer.experiment.config import load_config
+from trustformer.experiment.inputs import check_inputs
 
 
 def configs(folder: Path, settings: list[str], **more: list[str]) -> list[Path]:
@@ -109,12 +112,56 @@ def test_runs_of_a_file_that_was_changed_in_between_are_not_compared(
     fast = [f"data.train={train}", "rounds=1", "clients.count=2", "model.max_length=16"]
     files = configs(tmp_path, settings, a=[*fast, "method.name=local"], b=[*fast, "method.name=fedavg"])
     assert cli("compare", files[0], "--out", tmp_path / "out").code == 0
-    lines = train.read_text("utf-8").splitlines(keepends=True)
+    before = train.read_bytes()
+    lines = before.decode().splitlines(keepends=True)
     train.write_text("".join(reversed(lines)), "utf-8")
+    for asked in (files, files[:1]):  # before another run begins, and where none has to
+        code, _, err = cli("compare", *asked, "--out", tmp_path / "out")
+        assert code == 2
+        assert "a-seed1 have changed since it was run" in err
+        assert not (tmp_path / "out" / "b-seed1").exists()
+    train.unlink()
+    assert "are not checked again" in cli("compare", files[0], "--out", tmp_path / "out").err
+    train.write_bytes(before.replace(b"a", b"o", 1))  # of the public share: no client trains on it
     code, _, err = cli("compare", *files, "--out", tmp_path / "out")
     assert code == 2
-    assert "a-seed1" in err
-    assert "b-seed1 were run on different data: data:" in err
+    assert "a-seed1 and" in err
+    assert "b-seed1 were run on different vocabularies: " in err
+    code, _, err = cli("report", tmp_path / "out", "--out", tmp_path / "page")
+    assert code == 2
+    assert "different vocabularies" in err
+    code, _, err = cli("gain", tmp_path / "out" / "b-seed1", "--local", tmp_path / "out" / "a-seed1")
+    assert code == 2
+    assert "different vocabularies" in err
+
+
+@pytest.mark.parametrize(
+    ("seeds", "synthetic", "inputs", "different"),
+    [
+        ((1, 2), False, ("aaaa", "v", "g"), "different data: aaaa and bbbb"),
+        ((1, 2), True, ("aaaa", "v", "g"), ""),
+        ((1, 1), True, ("aaaa", "v", "g"), "different data: aaaa and bbbb"),
+        ((1, 2), False, ("bbbb", "w", "g"), "different vocabularies: w and v"),
+        ((1, 1), False, ("bbbb", "v", "h"), "different first models: h and g"),
+        ((1, 2), False, ("bbbb", "v", "h"), ""),
+    ],
+)
+def test_one_table_is_of_one_data_set_vocabulary_and_first_model(
+    seeds: tuple[int, int], synthetic: bool, inputs: tuple[str, str, str], different: str
+) -> None:
+    results = [
+        {
+            **{"seed": seed, "synthetic": synthetic, "signature": f"local|data:{data}|tf:0"},
+            "inputs": {"tokenizer": tokenizer, "start": start},
+        }
+        for seed, (data, tokenizer, start) in zip(seeds, (inputs, ("bbbb", "v", "g")), strict=True)
+    ]
+    with pytest.raises(ConfigError, match=f"a and b were run on {different}") if different else nullcontext():
+        check_inputs(zip("ab", results, strict=True))
+    for result in results:
+        del result["inputs"]  # an older record
+    with pytest.raises(ConfigError) if "data" in different else nullcontext():
+        check_inputs(zip("ab", results, strict=True))
 
 
 def test_configs_of_different_seeds_need_seeds_for_all(cli: Cli, settings: list[str], tmp_path: Path) -> None:

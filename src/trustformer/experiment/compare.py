@@ -17,6 +17,8 @@ import msgspec
 
 from trustformer.errors import ConfigError, TrustformerError
 from trustformer.experiment.config import Config, load_config
+from trustformer.experiment.inputs import check_inputs, data_of
+from trustformer.experiment.prepare import load_corpus
 from trustformer.experiment.record import RunDirectory
 from trustformer.experiment.reporter import Reporter
 
@@ -117,12 +119,16 @@ def execute(jobs: Sequence[Job], parallel: int, reporter: Reporter) -> list[dict
     """Run what is not finished, at most `parallel` at a time; return all results in order.
 
     Raises:
+        ConfigError: runs were made from different inputs, or the data have changed since.
         TrustformerError: a run failed; the others go on to their end first.
     """
     waiting = [job for job in jobs if job.result is None]
-    for job in jobs:
-        if job not in waiting:
-            reporter.note(f"{job.name}: finished before")
+    finished = [(job, result) for job in jobs if (result := job.result) is not None]
+    check_inputs((job.out, result) for job, result in finished)
+    for job, result in finished[:1]:
+        _check_unchanged(job, result, reporter)
+    for job, _ in finished:
+        reporter.note(f"{job.name}: finished before")
     running: list[Job] = []
     failed: list[Job] = []
     try:
@@ -157,21 +163,24 @@ def execute(jobs: Sequence[Job], parallel: int, reporter: Reporter) -> list[dict
     if failed:
         raise TrustformerError(f"{failed[0].name} failed: {_last_error(failed[0])}", f"see {failed[0].log}")
     results = [result for job in jobs if (result := job.result) is not None]
-    _check_same_data(jobs, results)
+    check_inputs(zip((job.out for job in jobs), results, strict=True))
     return results
 
 
-def _check_same_data(jobs: Sequence[Job], results: Sequence[dict[str, Any]]) -> None:
-    """Raise `ConfigError` where a data file was changed after some of the runs: signatures name its digest."""
-    seen: dict[int, tuple[Job, str]] = {}
-    for job, result in zip(jobs, results, strict=True):
-        data = next((part for part in result["signature"].split("|") if part.startswith("data:")), "")
-        other, before = seen.setdefault(job.config.seed, (job, data))
-        if data != before:
-            raise ConfigError(
-                f"{other.out} and {job.out} were run on different data: {before} and {data}",
-                "a data file has changed since: remove the older folder, or choose another --out",
-            )
+def _check_unchanged(job: Job, result: dict[str, Any], reporter: Reporter) -> None:
+    """Raise `ConfigError` where a finished run read other data than its config names now."""
+    if result["synthetic"] or result.get("task", "translation") != "translation":  # other tasks may use less of them
+        return
+    try:
+        found = load_corpus(job.config)[0].digest
+    except TrustformerError as error:
+        reporter.note(f"the data of {job.name} are not checked again: {error.message}")
+        return
+    if not found.startswith(data_of(result)):
+        raise ConfigError(
+            f"the data of {job.out} have changed since it was run",
+            "restore them, remove the folder to run it again, or choose another --out",
+        )
 
 
 def _stop(job: Job) -> None:

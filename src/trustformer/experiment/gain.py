@@ -19,6 +19,7 @@ from trustformer.evaluation.bootstrap import METRICS, Floats, SentenceScores, di
 from trustformer.evaluation.translation import translate
 from trustformer.experiment.compare import SAME, SAME_CLIENTS
 from trustformer.experiment.config import Config, load_config
+from trustformer.experiment.inputs import check_inputs
 from trustformer.experiment.prepare import Prepared, divide, prepare
 from trustformer.experiment.record import RunDirectory
 from trustformer.experiment.reporter import Reporter
@@ -150,6 +151,7 @@ def _check_local(local: Path, run: Path, config: Config) -> None:
         differing = ["the test set"]
     if differing:
         raise ConfigError(f"{local} and {run} differ in {', '.join(differing)}", "compare like with like")
+    check_inputs((folder, RunDirectory(folder).finished()) for folder in (run, local))
 
 
 def _of_client(client: str, directory: RunDirectory, local: Path | None, size: int) -> dict[str, list[str]]:

@@ -16,6 +16,7 @@ from trustformer.data.corpus import Pair
 from trustformer.errors import TrustformerError
 from trustformer.evaluation.tasks import Evaluation
 from trustformer.experiment.config import Config
+from trustformer.experiment.inputs import inputs_of
 from trustformer.experiment.layers import describe_layers, embeddings_of, without_embeddings
 from trustformer.experiment.prepare import Prepared
 from trustformer.experiment.record import RunDirectory
@@ -97,6 +98,7 @@ def make_result(
         "domains": _domains(judged, common),
         **judged[0].signatures,
         "signature": signature(config, prepared),
+        "inputs": inputs_of(prepared),
         "attestation": "simulated" if prepared.method.codec is not None else None,
         "weights_digest": {client.id: weights_digest(client.state.weights).hex() for client in clients},
         "common_digest": weights_digest(newest.state.common).hex() if newest.state.common else None,

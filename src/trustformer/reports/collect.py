@@ -14,6 +14,7 @@ from typing import Any
 
 from trustformer.errors import ConfigError, DataError
 from trustformer.experiment.compare import check_alike
+from trustformer.experiment.inputs import check_inputs
 from trustformer.experiment.record import RunDirectory
 from trustformer.reports.summary import Result, Row
 
@@ -85,6 +86,7 @@ def collect(paths: Sequence[Path]) -> list[Run]:
     first = runs[0]
     for run in runs[1:]:
         check_alike(run.path, run.config, first.path, first.config)
+    check_inputs((run.path, run.result) for run in runs)
     names: dict[str, str] = {}
     for run in runs:
         key = json.dumps({**run.config, "seed": None}, sort_keys=True)
