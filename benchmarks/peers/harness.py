@@ -49,6 +49,7 @@ from trustformer.data.batches import to_examples
 from trustformer.errors import ConfigError, TrustformerError
 from trustformer.evaluation.translation import negative_log_likelihood, score, translate
 from trustformer.experiment.config import Config, load_config
+from trustformer.experiment.corpora import target_language
 from trustformer.experiment.prepare import Prepared, prepare
 from trustformer.experiment.record import environment
 from trustformer.models.seq2seq import set_weights
@@ -258,7 +259,8 @@ def make_result(options: dict[str, Any], config: Config, prepared: Prepared, sta
             continue
         set_weights(prepared.model, weights)
         settings = {"beams": config.evaluation.beams, "batch_sentences": config.evaluation.batch_sentences}
-        scores = score(translate(prepared.model, prepared.tokenizer, sources, **settings), references)
+        translations = translate(prepared.model, prepared.tokenizer, sources, **settings)
+        scores = score(translations, references, target_language(config.data, config.clients.folders))
         nll = negative_log_likelihood(prepared.model, examples)
         scored[who] = {"bleu": scores.bleu, "chrf": scores.chrf, "nll": nll, "digest": weights_digest(weights)}
         signature = scores.bleu_signature

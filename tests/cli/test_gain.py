@@ -170,17 +170,18 @@ def test_a_run_without_every_clients_own_scores_is_refused(cli: Cli, tiny_run: R
     assert "did not score every client's own model" in err
 
 
-def test_a_folder_a_client_is_tested_on_its_own(
+def test_a_folder_a_client_is_tested_on_its_own_with_the_tokenizer_of_its_language(
     cli: Cli, tiny_run: Run, corpus_files: Path, settings: list[str], tmp_path: Path
 ) -> None:
     files = {
         name: (corpus_files / f"{name}.tsv").read_text("utf-8").splitlines() for name in ("train", "valid", "test")
     }
     pairs = {name: [Pair(*line.split("\t")) for line in lines] for name, lines in files.items()}
+    pairs["test"] = [Pair(pair.source, f"她想去{i}北京学习中文。") for i, pair in enumerate(pairs["test"])]
     cuts = {"a": (slice(0, 12), slice(0, 2)), "b": (slice(12, 40), slice(2, 6))}
     for name, (train, test) in cuts.items():
         splits = {"train": pairs["train"][train], "valid": pairs["valid"][test], "test": pairs["test"][test]}
-        write_folder(tmp_path / name, splits, {})
+        write_folder(tmp_path / name, splits, {"report.json": '{"languages": ["ru", "zh"]}'})
     public = tmp_path / "public.txt"
     public.write_text("\n".join(side for pair in pairs["train"][40:] for side in (pair.source, pair.target)), "utf-8")
     folders = json.dumps([str(tmp_path / name) for name in cuts])
@@ -191,10 +192,14 @@ def test_a_folder_a_client_is_tested_on_its_own(
 
     config = load_config(None, [*kept, "data.source=folder", *data, "method.name=fedavg", "rounds=1"])
     assert config.clients.count == 2
-    run(config, tmp_path / "run", PlainReporter())
+    assert "|tok:zh|" in run(config, tmp_path / "run", PlainReporter())["sacrebleu_signature"]
+    lines = [pair.target.replace("学习", "学") for pair in pairs["test"]]
+    (tmp_path / "run" / "translations" / "1.txt").write_text("\n".join([*lines, ""]), "utf-8")
     report = json.loads(cli("gain", tmp_path / "run", "--json").out)
     assert [(client["folder"], client["pairs"]) for client in report["clients"]] == [("a", 2), ("b", 4)]
     assert "split:folders" in report["run"]
-    lines = (tmp_path / "run" / "translations" / "1.txt").read_text("utf-8").splitlines()
-    expected = sacrebleu.BLEU().corpus_score(lines[2:], [[pair.target for pair in pairs["test"][2:6]]]).score
+    expected = (
+        sacrebleu.BLEU(tokenize="zh").corpus_score(lines[2:], [[pair.target for pair in pairs["test"][2:6]]]).score
+    )
+    assert expected > 30
     assert report["clients"][1]["bleu"]["own"] == pytest.approx(expected, abs=1e-6)

@@ -16,7 +16,9 @@ from trustformer.experiment.config import load_config
 from trustformer.experiment.record import RunDirectory
 
 
-def test_a_wrong_file_does_not_take_the_place(tiny_run: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+def test_what_is_wrong_or_missing_does_not_take_the_place(
+    tiny_run: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "run"
     with pytest.raises(DataError, match=r"no\.tsv"):
         tiny_run(out, "data.source=tsv", "data.train=no.tsv", "data.valid=no.tsv", "data.test=no.tsv")
@@ -27,6 +29,10 @@ def test_a_wrong_file_does_not_take_the_place(tiny_run: Callable[..., dict[str, 
         tiny_run(out, f"clients.cohorts={tmp_path / 'nowhere'}")
     with pytest.raises(TrustformerError, match="too few for 1,000 parts"):
         tiny_run(out, "train.local_epochs=0.001")
+    monkeypatch.setattr("sacrebleu.tokenizers.tokenizer_ja_mecab.MeCab", None)  # as where it is not installed
+    with pytest.raises(ConfigError, match="BLEU of ja needs a package") as caught:
+        tiny_run(out, "data.target_language=ja-JP")
+    assert caught.value.hint == "pip install 'sacrebleu[ja]'"
     assert not out.exists()
     tiny_run(out, "method.name=local")
     assert (out / "result.json").is_file()

@@ -13,6 +13,7 @@ from trustformer.errors import ConfigError
 from trustformer.experiment.config import load_config
 from trustformer.experiment.reporter import PlainReporter
 from trustformer.experiment.runner import run
+from trustformer.reports.collect import collect
 
 
 class Impatient(PlainReporter):
@@ -107,6 +108,9 @@ def test_a_run_does_not_go_on_with_other_data(
 
 def test_a_finished_run_is_given_back_without_work(tiny_run: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     first = tiny_run(tmp_path / "run", "method.name=local", "rounds=1")
+    config = tmp_path / "run" / "config.toml"
+    config.write_text(config.read_text("utf-8"), "utf-8-sig")  # as some editors save it
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
     assert tiny_run(tmp_path / "run", "method.name=local", "rounds=1", resume=True) == first
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == before
+    assert collect([tmp_path / "run"])[0].config["rounds"] == 1

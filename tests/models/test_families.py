@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import gzip
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -24,12 +25,14 @@ from trustformer.data.hub_tokenizer import HubTokenizer
 from trustformer.data.marian import stored_tokenizer
 from trustformer.errors import ConfigError, DataError
 from trustformer.evaluation.tasks import macro_f1
+from trustformer.evaluation.translation import EvaluationConfig
 from trustformer.experiment.config import load_config
 from trustformer.experiment.prepare import Prepared, prepare
 from trustformer.experiment.saved import load_saved
 from trustformer.federation.store import ClientStore
 from trustformer.models.families import load_any, make_model
 from trustformer.models.seq2seq import ModelConfig, get_weights, set_weights
+from trustformer.training import LocalTrainer, OptimizerState, TrainConfig
 
 Run = Callable[..., dict[str, Any]]
 Settings = list[str]
@@ -123,6 +126,64 @@ def test_every_family_is_continued_from_a_folder(
         np.testing.assert_allclose(values, made.start[name], rtol=1e-3, atol=1e-4)
     assert not any("lm_head.weight" in name or name.endswith("decoder.weight") for name in made.start)
     assert again.task.examples(again.corpus.test, 48) == made.task.examples(made.corpus.test, 48)
+
+
+UNTIED: dict[str, Any] = {"tie_word_embeddings": False}
+DROPPED: dict[str, Any] = {"encoder_layerdrop": 1.0, "decoder_layerdrop": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("task", "architecture", "changed", "unused"),
+    [
+        ("translation", "marian", UNTIED, ["model.shared.weight"]),
+        ("translation", "marian", DROPPED, []),
+        ("translation", "mbart", UNTIED, ["model.shared.weight"]),
+        ("translation", "mbart", DROPPED, []),
+        ("masked-lm", "bert", UNTIED, ["cls.predictions.bias"]),
+    ],
+)
+def test_a_folder_with_a_tensor_that_no_step_uses_is_trained_round_after_round(
+    prepared: Callable[..., Prepared],
+    tmp_path: Path,
+    task: str,
+    architecture: str,
+    changed: dict[str, Any],
+    unused: list[str],
+) -> None:
+    made = prepared(*of(task, architecture))
+    made.model.config.update(changed)
+    type(made.model)(made.model.config).save_pretrained(tmp_path)
+    made.tokenizer.save(tmp_path)
+    again = prepared(*of(task, "auto", f"model.preset={tmp_path}"))
+    trainer = LocalTrainer(again.model, TrainConfig(batch_tokens=64), objective=again.task.objective)
+    weights, state = again.start, OptimizerState()
+    for number in (1, 2):
+        result = trainer.train(weights, state, again.clients["0"], seed=(1, 0, number))
+        assert [name for name, values in result.weights.items() if np.array_equal(values, weights[name])] == unused
+        weights, state = result.weights, result.optimizer
+    assert [name for name, values in state.second.items() if not values.any()] == unused
+
+
+def test_special_tokens_written_in_a_text_are_text(prepared: Callable[..., Prepared], tmp_path: Path) -> None:
+    text, plain = "Price <s>10</s> 8 <pad> euro <mask>", "Price 10, 8 euro"
+    made = prepared(*of("masked-lm", "bert"))
+    made.tokenizer.save(tmp_path)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    for tokenizer in (made.tokenizer, HubTokenizer.of_folder(tmp_path)):
+        assert isinstance(tokenizer, HubTokenizer)
+        (framed,), (bare,) = tokenizer.encode([text], 99), tokenizer.encode_plain([text], 99)
+        assert framed == [tokenizer.start_id, *bare, tokenizer.eos_id]
+        assert not set(bare) & set(theirs.all_special_ids)
+        assert tokenizer.decode([framed]) == [text]
+        assert tokenizer.encode([plain], 99) == [theirs(plain)["input_ids"]]
+
+
+def test_a_diverged_language_model_is_scored_all_the_same(prepared: Callable[..., Prepared]) -> None:
+    made = prepared(*of("causal-lm", "gpt2"))
+    set_weights(made.model, {name: 1e5 * values for name, values in made.start.items()})
+    scores = made.task.evaluate(made.model, made.corpus.test, EvaluationConfig(), 48, lambda done, total: None).scores
+    assert scores["nll"] > 1000
+    assert scores["perplexity"] == pytest.approx(math.exp(300))
 
 
 @pytest.fixture

@@ -19,7 +19,9 @@ from trustformer.data.corpus import Pair
 from trustformer.data.tokenizer import EOS_ID, PAD_ID, Tokenizer
 from trustformer.data.toy import toy_corpus
 from trustformer.errors import ConfigError, DataError, TrustformerError
+from trustformer.evaluation.bootstrap import SentenceScores
 from trustformer.evaluation.translation import count_cut, negative_log_likelihood, score, translate
+from trustformer.models.folder import continue_model
 from trustformer.models.seq2seq import (
     ModelConfig,
     build_model,
@@ -273,6 +275,33 @@ def test_scores_are_sacrebleu_s() -> None:
     assert good.chrf == pytest.approx(100)
     assert "nrefs:1|case:mixed" in good.bleu_signature
     assert score(["x y z"], ["the cat sat on the mat"]).bleu < 5
+    for language in ("", "en", "de-AT", "th"):
+        assert score(["a dog ran"], ["a dog"], language) == score(["a dog ran"], ["a dog"])
+
+
+@pytest.mark.parametrize("language", ["zh", "zh-CN", "ZH_tw", "zho_Hans", "cmn"])
+def test_chinese_is_scored_by_its_characters(language: str) -> None:
+    references = ["我今天早上在公园里看见一只黑色的狗。", "她想去北京学习中文。"]
+    translations = ["我今天早上在公园里看见了一只黑狗。", "她想到北京学习中文。"]
+    scores = score(translations, references, language)
+    assert scores.bleu == pytest.approx(69.85, abs=0.01)
+    assert "|tok:zh|" in scores.bleu_signature
+    sums = SentenceScores("bleu", translations, references, language=language)
+    assert sums.score() == pytest.approx(scores.bleu, abs=1e-9)
+    assert scores.chrf == score(translations, references).chrf
+
+
+def test_a_padded_embedding_never_speaks(model: Any, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    size = tokenizer.vocab_size
+    assert tokenizer.decode([[7, size, 8, 10**9], [-100]]) == tokenizer.decode([[7, 8], []])
+    padded = build_model(ModelConfig(max_length=24), size + 8, seed=3)
+    save_model(padded, tmp_path)
+    continued = continue_model(tmp_path, ModelConfig(preset=str(tmp_path), max_length=24), size)
+    sentences = ["кот спит", "врач"]
+    expected = translate(continued, tokenizer, sentences)
+    assert any(expected)
+    continued.final_logits_bias[:, size:] = 100
+    assert translate(continued, tokenizer, sentences) == expected
 
 
 ELSEWHERE = """

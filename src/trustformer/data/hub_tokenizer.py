@@ -138,7 +138,8 @@ class HubTokenizer(Tokenizer):
     def _ids(self, sentences: Sequence[str], max_length: int, argument: str, **how: Any) -> list[list[int]]:
         rows: list[list[int]] = []
         for block in blocks(sentences, "tokenising", "sentences"):  # never an empty one, which is an IndexError
-            encoding = self._tokenizer(**{argument: list(block)}, truncation=True, max_length=max_length, **how)
+            how |= {argument: list(block), "truncation": True, "max_length": max_length}
+            encoding = self._tokenizer(split_special_tokens=True, **how)  # `<s>` in a text is text
             rows += (list(ids) for ids in encoding["input_ids"])
         return rows
 

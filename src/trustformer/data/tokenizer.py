@@ -116,8 +116,9 @@ class Tokenizer:
         ]
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
-        """Return text; pad and end tokens are left out."""
-        return list(self._processor.decode([[i for i in row if i not in (PAD_ID, EOS_ID)] for row in ids]))
+        """Return text; pad and end tokens are left out, and ids beyond the pieces, which a padded embedding has."""
+        size = self.vocab_size
+        return list(self._processor.decode([[i for i in row if EOS_ID < i < size] for row in ids]))
 
     def save(self, folder: Path, max_length: int | None = None) -> None:
         """Write the files `transformers.MarianTokenizer` reads: one model serves both languages.

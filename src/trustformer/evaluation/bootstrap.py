@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -11,10 +12,15 @@ import numpy as np
 import numpy.typing as npt
 import sacrebleu
 
+from trustformer.errors import ConfigError
+
 Metric = Literal["bleu", "chrf"]
 METRICS: tuple[Metric, ...] = ("bleu", "chrf")
 RESAMPLES = 1000
 _LENGTH_SCALE = 1 << 20  # sacreBLEU takes whole lengths and uses only their ratio; weighted ones are not whole
+
+_CODES = {"zho": "zh", "chi": "zh", "cmn": "zh", "jpn": "ja", "kor": "ko"}
+"""ISO 639-3 and 639-2 codes of the languages that sacreBLEU has tokenizers for, as it knows them."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -28,19 +34,40 @@ class Difference:
     high: float
 
 
+def make_bleu(language: str = "") -> sacrebleu.BLEU:
+    """Return sacreBLEU's BLEU with the tokenizer it has for a language, `zh`, `ja-mecab` or `ko-mecab`; else `13a`.
+
+    Raises:
+        ConfigError: the package that this tokenizer needs is not installed.
+    """
+    code = re.split("[-_]", language.lower())[0]
+    code = _CODES.get(code, code)
+    try:
+        return sacrebleu.BLEU(trg_lang=code)
+    except RuntimeError:
+        what = f"BLEU of {code} needs a package that is not installed"
+        raise ConfigError(what, f"pip install 'sacrebleu[{code}]'") from None
+
+
 class SentenceScores:
     """Statistics of one system's translations, sentence by sentence.
 
     Args:
-        metric: `bleu` or `chrf`, as sacreBLEU computes them by default.
+        metric: `bleu` or `chrf`, as sacreBLEU computes them by default for the language.
         translations, references: one of each a sentence.
         weights: of the sentences, not negative; None for equal ones.
+        language: of the translations, which the tokenizer of `bleu` depends on.
     """
 
     def __init__(
-        self, metric: Metric, translations: Sequence[str], references: Sequence[str], weights: Floats | None = None
+        self,
+        metric: Metric,
+        translations: Sequence[str],
+        references: Sequence[str],
+        weights: Floats | None = None,
+        language: str = "",
     ) -> None:
-        self._metric = sacrebleu.BLEU() if metric == "bleu" else sacrebleu.CHRF()
+        self._metric = make_bleu(language) if metric == "bleu" else sacrebleu.CHRF()
         # The statistics have no public name in sacreBLEU; the tests compare the sums with its corpus scores.
         rows = self._metric._extract_corpus_statistics(list(translations), [list(references)])
         self._stats_NK: Floats = np.array(rows, dtype=np.float64).reshape(len(translations), -1)

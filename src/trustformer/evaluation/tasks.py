@@ -17,6 +17,7 @@ from trustformer.data.corpus import LABELS, Pair
 from trustformer.data.hub_tokenizer import HubTokenizer
 from trustformer.data.tokenizer import Tokenizer
 from trustformer.errors import DataError
+from trustformer.evaluation.bootstrap import make_bleu
 from trustformer.evaluation.translation import EvaluationConfig, Report, negative_log_likelihood, score, translate
 from trustformer.models.objectives import (
     SEQ2SEQ,
@@ -28,6 +29,8 @@ from trustformer.models.objectives import (
 from trustformer.models.seq2seq import Model
 
 Side = Literal["source", "target"]
+
+_MOST_NATS = 300.0
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class Task(Protocol):
         ...
 
 
-def make_task(name: str, tokenizer: Tokenizer, side: Side, labels: Sequence[str]) -> Task:
+def make_task(name: str, tokenizer: Tokenizer, side: Side, labels: Sequence[str], language: str = "") -> Task:
     """Return a task by its name in a config.
 
     Args:
@@ -76,9 +79,13 @@ def make_task(name: str, tokenizer: Tokenizer, side: Side, labels: Sequence[str]
         tokenizer: of the model.
         side: of a pair, the text that tasks other than translation use.
         labels: of classification.
+        language: of translations, which BLEU's tokenizer depends on.
+
+    Raises:
+        ConfigError: BLEU of that language needs a package that is not installed.
     """
     if name == "translation":
-        return Translation(tokenizer)
+        return Translation(tokenizer, language)
     assert isinstance(tokenizer, HubTokenizer)
     if name == "causal-lm":
         return CausalLM(tokenizer, side)
@@ -112,8 +119,9 @@ class Translation(_Examples):
     metrics: tuple[str, ...] = ("bleu", "chrf", "nll")
     objective: Objective = SEQ2SEQ
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, tokenizer: Tokenizer, language: str = "") -> None:
+        make_bleu(language)  # what is not installed is said before anything is trained
+        self._tokenizer, self._language = tokenizer, language
 
     def _tokenised(self, pairs: Sequence[Pair], max_length: int) -> list[Example]:
         """Both sides."""
@@ -131,11 +139,11 @@ class Translation(_Examples):
             batch_sentences=config.batch_sentences,
             report=report,
         )
-        scores = score(translations, [pair.target for pair in test])
+        scores = score(translations, [pair.target for pair in test], self._language)
         domains = {}
         for domain in sorted({pair.domain for pair in test} - {""}):
             chosen = [i for i, pair in enumerate(test) if pair.domain == domain]
-            part = score([translations[i] for i in chosen], [test[i].target for i in chosen])
+            part = score([translations[i] for i in chosen], [test[i].target for i in chosen], self._language)
             domains[domain] = {"pairs": len(chosen), "bleu": part.bleu, "chrf": part.chrf}
         nll = negative_log_likelihood(model, self.examples(test, max_length), report)
         return Evaluation(
@@ -158,9 +166,9 @@ class _LanguageModel(_Examples):
     def evaluate(
         self, model: Model, test: Sequence[Pair], config: EvaluationConfig, max_length: int, report: Report
     ) -> Evaluation:
-        """Return nats per target and perplexity."""
+        """Return nats per target and perplexity, which is e^300 for all above 300 nats: runs diverge, floats end."""
         nll = negative_log_likelihood(model, self.examples(test, max_length), report, objective=self.objective)
-        return Evaluation({"perplexity": math.exp(nll), "nll": nll})
+        return Evaluation({"perplexity": math.exp(min(nll, _MOST_NATS)), "nll": nll})
 
 
 class CausalLM(_LanguageModel):

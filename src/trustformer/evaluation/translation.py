@@ -14,6 +14,7 @@ from msgspec import Meta, Struct
 
 from trustformer.data.batches import Example, make_batches, pad
 from trustformer.data.tokenizer import Tokenizer
+from trustformer.evaluation.bootstrap import make_bleu
 from trustformer.models.objectives import SEQ2SEQ, Objective
 from trustformer.models.seq2seq import Model
 
@@ -101,9 +102,9 @@ def translate(
     return translations
 
 
-def score(translations: Sequence[str], references: Sequence[str]) -> Scores:
-    """Return BLEU and chrF of translations against one reference each (Post, 2018)."""
-    bleu, chrf = sacrebleu.BLEU(), sacrebleu.CHRF()
+def score(translations: Sequence[str], references: Sequence[str], language: str = "") -> Scores:
+    """Return BLEU and chrF of translations into `language` against one reference each (Post, 2018)."""
+    bleu, chrf = make_bleu(language), sacrebleu.CHRF()
     bleu_score = bleu.corpus_score(list(translations), [list(references)]).score
     chrf_score = chrf.corpus_score(list(translations), [list(references)]).score
     return Scores(bleu_score, chrf_score, str(bleu.get_signature()), str(chrf.get_signature()))

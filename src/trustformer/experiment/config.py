@@ -53,7 +53,8 @@ class DataConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             `corpus.ru` and `corpus.en`; of `folder`: only train, the folder; of `hf`: names of splits, if unusual.
         train_domains, valid_domains, test_domains: of `tsv` and `lines`: one label a line, beside those files.
         limit: use the first so many training pairs; 0 for all (`toy`: 6,000).
-        source_language, target_language: languages of `tmx`, `jsonl`, `text` and `hf`.
+        source_language, target_language: languages of `tmx`, `jsonl`, `text` and `hf`; that of the target also chooses
+            the tokenizer of BLEU, whatever the source.
         name, config: of `hf`: a name such as `wmt19` and a configuration such as `ru-en`, or a folder.
         side: of a pair, the text that tasks other than translation use.
     """

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from trustformer.data.folder import load_folder
 from trustformer.data.formats import FileFormat, find, read_file
 from trustformer.data.hub import SPLITS as HUB_SPLITS
 from trustformer.data.hub import open_hub, read_split
-from trustformer.errors import DataError
+from trustformer.data.marian import read_json
+from trustformer.errors import ConfigError, DataError
 from trustformer.experiment.config import DataConfig
 
 _TSV_FILES = ("train", "valid", "test", "train_domains", "valid_domains", "test_domains")
@@ -56,6 +58,15 @@ def read_folders(folders: tuple[str, ...], limit: int) -> Corpus:
         warnings += [f"{name}: {warning}" for warning in one.warnings]
     label = f"{len(folders)} folders, {len(splits[0]):,} pairs"
     return make_corpus(*splits, name=label, warnings=warnings, owners=tuple(owners))
+
+
+def target_language(data: DataConfig, folders: Sequence[str] = ()) -> str:
+    """Return the language of translations: what a config says, or at its default what the report of a folder says."""
+    if data.target_language == DataConfig().target_language:
+        for name in folders or ((data.train,) if data.source == "folder" else ()):
+            with suppress(DataError, ConfigError, LookupError, TypeError):  # no report, or a stranger's
+                return str(read_json(resolve_path(name, Path()) / "report.json")["languages"][1])
+    return data.target_language
 
 
 def _read_files(data: DataConfig, kind: FileFormat) -> Corpus:

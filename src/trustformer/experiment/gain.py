@@ -19,6 +19,7 @@ from trustformer.evaluation.bootstrap import METRICS, Floats, SentenceScores, di
 from trustformer.evaluation.translation import translate
 from trustformer.experiment.compare import SAME, SAME_CLIENTS
 from trustformer.experiment.config import Config, load_config
+from trustformer.experiment.corpora import target_language
 from trustformer.experiment.inputs import check_inputs
 from trustformer.experiment.prepare import Prepared, divide, prepare
 from trustformer.experiment.record import RunDirectory
@@ -70,7 +71,7 @@ def gain(run: Path, local: Path | None, reporter: Reporter) -> dict[str, Any]:
         reporter.overall(index, len(prepared.clients))
         lines = systems | _of_client(client, directory, local, len(test))
         folder = Path(config.clients.folders[index]).name if config.clients.folders else None
-        clients.append({"client": client, "folder": folder, **_scores(lines, test, chosen, weights, config.seed)})
+        clients.append({"client": client, "folder": folder, **_scores(lines, test, chosen, weights, config)})
     report = {
         **{"run": result["signature"], "local": local is not None, "part": _part(config, prepared.corpus, test)},
         **{"privacy": result.get("privacy"), "clients": clients},
@@ -198,15 +199,16 @@ def _before(
 
 
 def _scores(
-    systems: dict[str, list[str]], test: Sequence[Pair], chosen: list[int], weights: Floats | None, seed: int
+    systems: dict[str, list[str]], test: Sequence[Pair], chosen: list[int], weights: Floats | None, config: Config
 ) -> dict[str, Any]:
     """Scores of all systems on one client's part of the test set, and their differences to local."""
     references = [test[i].target for i in chosen]
-    counts = draw(len(chosen), seed)
+    counts = draw(len(chosen), config.seed)
+    language = target_language(config.data, config.clients.folders)
     report: dict[str, Any] = {"pairs": len(chosen)}
     for metric in METRICS:
         scored = {
-            name: SentenceScores(metric, [lines[i] for i in chosen], references, weights)
+            name: SentenceScores(metric, [lines[i] for i in chosen], references, weights, language)
             for name, lines in systems.items()
         }
         numbers: dict[str, Any] = {

@@ -23,7 +23,7 @@ from trustformer.errors import ConfigError, DataError
 from trustformer.evaluation.tasks import Task, make_task
 from trustformer.evaluation.usable import usable_corpus
 from trustformer.experiment.config import Config
-from trustformer.experiment.corpora import read_corpus, read_folders
+from trustformer.experiment.corpora import read_corpus, read_folders, target_language
 from trustformer.experiment.guarantee import Guarantee, guarantee
 from trustformer.message import digest, enc
 from trustformer.methods import Method, build
@@ -80,7 +80,8 @@ def prepare(config: Config, tokenizer: Tokenizer | None = None) -> Prepared:
     corpus, public = load_corpus(config)
     tokenizer = tokenizer or _tokenizer(config, public)
     labels = corpus.domains()
-    task = make_task(config.model.task, tokenizer, config.data.side, labels)
+    language = target_language(config.data, config.clients.folders)
+    task = make_task(config.model.task, tokenizer, config.data.side, labels, language)
     corpus = usable_corpus(corpus, task, config.model.max_length)
     model = make_model(config.learner, tokenizer, labels, config.seed).to(device_of(config.train))
     start = get_weights(model)

@@ -46,7 +46,7 @@ class RunDirectory:
         if stored.exists():
             if not resume:
                 raise ConfigError(f"{path} already holds a run", "continue it with --resume, or choose another --out")
-            if (held := stored.read_text("utf-8")) != config:
+            if (held := stored.read_text("utf-8-sig")) != config:
                 raise ConfigError(
                     f"{path} holds a run of another config: {_difference(held, config)}",
                     f"compare with {stored}, or choose another --out",

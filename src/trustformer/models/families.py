@@ -16,7 +16,7 @@ from trustformer.data.marian import read_json
 from trustformer.data.tokenizer import Tokenizer
 from trustformer.errors import ConfigError
 from trustformer.models.adapters import add_adapters
-from trustformer.models.folder import continue_model
+from trustformer.models.folder import LAYERDROP, continue_model
 from trustformer.models.reading import read_weights
 from trustformer.models.seq2seq import PRESETS, Model, ModelConfig, build_model
 
@@ -176,7 +176,7 @@ def _continue(folder: Path, config: ModelConfig, tokenizer: Tokenizer, labels: S
     if kind == "marian":
         return continue_model(folder, config, tokenizer.vocab_size)
     assert isinstance(tokenizer, HubTokenizer)
-    values = _dropouts(kind, config)
+    values = _dropouts(kind, config) | (LAYERDROP if kind == "mbart" else {})
     if config.task == "classification":
         values |= _label_maps(labels)
     with torch.random.fork_rng():

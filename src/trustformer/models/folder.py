@@ -9,6 +9,9 @@ from trustformer.data.marian import read_json
 from trustformer.errors import ConfigError
 from trustformer.models.seq2seq import Model, ModelConfig, read_marian
 
+LAYERDROP = {"encoder_layerdrop": 0.0, "decoder_layerdrop": 0.0}
+"""No layer is left out of a step: Adam counts the steps of all tensors together."""
+
 _LIKE = "only Marian models with one vocabulary for both languages are continued, as Helsinki-NLP/opus-mt-*"
 
 
@@ -22,11 +25,11 @@ def continue_model(folder: Path, config: ModelConfig, vocab_size: int) -> Model:
         ConfigError: no such model, another kind of model, or one that does not fit the tokenizer or config.
     """
     _check(folder, config, vocab_size)
-    model = read_marian(folder, dropout=config.dropout)
+    model = read_marian(folder, dropout=config.dropout, **LAYERDROP)
     model.generation_config.update(
         max_length=model.config.max_position_embeddings,
         num_beams=1,
-        bad_words_ids=[[model.config.pad_token_id]],
+        bad_words_ids=[[model.config.pad_token_id], *([spare] for spare in range(vocab_size, model.config.vocab_size))],
         decoder_start_token_id=model.config.decoder_start_token_id,
         pad_token_id=model.config.pad_token_id,
         eos_token_id=model.config.eos_token_id,

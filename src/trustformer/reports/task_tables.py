@@ -25,7 +25,7 @@ class Metric:
 
     def show(self, value: float) -> str:
         """Return the value as text."""
-        return f"{value:.{self.digits}f}"
+        return f"{value:.{self.digits}f}" if abs(value) < 1e9 else f"{value:.1e}"
 
 
 METRICS = {

@@ -207,12 +207,12 @@ class LocalTrainer:
         return adam
 
     def _state_of(self, adam: torch.optim.AdamW, steps: int) -> OptimizerState:
-        moments = {name: adam.state[parameter] for name, parameter in self._named()}
-        return OptimizerState(
-            steps,
-            {name: state["exp_avg"].cpu().numpy().copy() for name, state in moments.items()},
-            {name: state["exp_avg_sq"].cpu().numpy().copy() for name, state in moments.items()},
-        )
+        return OptimizerState(steps, self._moments(adam, "exp_avg"), self._moments(adam, "exp_avg_sq"))
+
+    def _moments(self, adam: torch.optim.AdamW, key: str) -> Weights:
+        """Zeros where Adam has none: of a tensor that the forward pass does not use."""
+        held = {name: adam.state[parameter].get(key, torch.zeros_like(parameter)) for name, parameter in self._named()}
+        return {name: values.cpu().numpy().copy() for name, values in held.items()}
 
 
 def rate(step: int, warmup_steps: int) -> float:
