@@ -6,7 +6,7 @@ import pytest
 
 from trustformer.codec.paper import PaperCodec, row_clusters
 from trustformer.codec.weights import specs_of
-from trustformer.errors import ConfigError
+from trustformer.errors import ConfigError, MessageError
 from trustformer.methods import MethodConfig, build
 from trustformer.vq import decode, encode
 
@@ -93,6 +93,13 @@ def test_the_mean_of_the_clients_is_not_preserved():
     after = exchange(codec, clients)
     moved = np.mean([one["matrix"] for one in after], 0) - np.mean([one["matrix"] for one in clients], 0)
     assert np.abs(moved).max() > 0.01
+
+
+def test_weights_that_are_too_large_to_travel_are_refused_as_what_they_are():
+    weights = {"matrix": np.full((20, 6), 33, np.float32)}
+    with pytest.raises(MessageError, match="tensor 'matrix' holds NaN, infinity or an entry over 32") as refused:
+        PaperCodec.make(specs_of(weights), ratio=0.5).encode(weights, {}, RNG)
+    assert "variant paper sends weights" in refused.value.hint
 
 
 def test_a_client_that_was_not_included_keeps_its_weights():

@@ -56,14 +56,23 @@ def test_an_encoder_without_a_decoder_is_no_exception() -> None:
     assert found == {"model.encoder.layers.0.fc1.weight": (8, 64)}
 
 
+def test_the_decoder_of_a_head_makes_no_exception_of_an_encoder() -> None:
+    """An untied BERT: what it calls its decoder is the matrix that writes tokens."""
+    shapes = {"bert.encoder.layer.0.output.dense.weight": (8, 32), "cls.predictions.decoder.weight": (64, 8)}
+    found = codings(rated_layout([TensorSpec(*item) for item in shapes.items()], Codebook(8, 64)))
+    assert found == dict.fromkeys(shapes, (8, 64))
+
+
 @pytest.mark.parametrize("coding", [Codebook(1, 1), Codebook(1, 3), Codebook(1024, 65536)])
 def test_the_ends_of_what_a_config_allows_give_a_layout(coding: Codebook) -> None:
     layout = rated_layout(specs_of(weights()), coding)
     assert Layout.from_bytes(layout.to_bytes()) == layout
 
 
-@pytest.mark.parametrize(("rows", "cut"), [(64, False), (65, True)])
-def test_only_matrices_much_taller_than_wide_are_cut(rows: int, cut: bool) -> None:
-    names = [spec.name for spec in rated_layout([TensorSpec("w", (rows, 8))], Codebook(8, 4)).tensors]
+@pytest.mark.parametrize(
+    ("name", "rows", "cut"), [("w", 64, False), ("w", 65, True), ("layer.0.q.lora_B.default.weight", 65, False)]
+)
+def test_only_matrices_much_taller_than_wide_are_cut_and_no_adapters(name: str, rows: int, cut: bool) -> None:
+    names = [spec.name for spec in rated_layout([TensorSpec(name, (rows, 8))], Codebook(8, 4)).tensors]
     assert (len(names) == 2) == cut
-    assert {whole_name(name) for name in names} == {"w"}
+    assert {whole_name(found) for found in names} == {name}

@@ -3,19 +3,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 from playground import Party
 
 from trustformer.codec.weights import Weights, weights_digest
+from trustformer.enclave.protocol import Manifest
 from trustformer.errors import MessageError, ProtocolError, SealError
 from trustformer.experiment.cohorts import make_cohorts
+from trustformer.federation.channel import Position
 from trustformer.federation.client import Client
-from trustformer.federation.common import longest_answer
+from trustformer.federation.common import CommonReply, CommonRequest, longest_answer
 from trustformer.federation.host import Link
 from trustformer.federation.round import greet
+from trustformer.message import Aggregate
 from trustformer.secure.identity import Identity
 
 
@@ -134,6 +137,35 @@ def test_a_client_within_max_lag_catches_up_by_aggregates(party: Callable[..., P
     assert max(length for id_, way, length in play.sent("sync") if (id_, way) == ("2", "down")) < longest
 
 
+class Interrupted(Manifest):
+    @property
+    def hash(self) -> bytes:
+        raise KeyboardInterrupt
+
+
+def test_a_catch_up_interrupted_in_a_later_round_goes_on_where_it_was(
+    party: Callable[..., Party], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C while the second manifest is hashed: the state on disk is that of one round, and is caught up with."""
+    play = party("clients.max_lag=3")
+    for number in (1, 2, 3):
+        play.play(number, "01")
+    channel = play.clients[2].channel
+    sync = channel.sync
+
+    def interrupted(position: Position, acknowledged: bytes) -> Iterator[tuple[Manifest, Aggregate]]:
+        for manifest, aggregate in sync(position, acknowledged):
+            yield (Interrupted(**vars(manifest)) if manifest.round == 2 else manifest), aggregate
+
+    monkeypatch.setattr(channel, "sync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        greet(play.clients[2:])
+    again = play.restarted()
+    assert again.clients[2].state.round == 1
+    greet(again.clients)
+    assert len(again.digests()) == 1
+
+
 def behind(party: Callable[..., Party]) -> Party:
     """Client 2 needs the dense common model, and clients 0 and 1 hold it."""
     play = party("clients.max_lag=1")
@@ -178,6 +210,37 @@ def test_a_stranger_gets_no_common_model(party: Callable[..., Party]) -> None:
     play.clients[2].channel.identity = Identity.generate()
     with pytest.raises(SealError):
         play.clients[2].ask_common(play.clients[0])
+
+
+def test_a_common_model_is_handed_on_bit_for_bit_however_large_its_entries(party: Callable[..., Party]) -> None:
+    play = behind(party)
+    sponsor, asking = play.clients[0].channel, play.clients[2].channel
+    common = {name: values + np.float32(100) for name, values in play.clients[0].state.common.items()}
+    request = CommonRequest.new(asking, 2)
+    reply = CommonReply.make(request.signed, sponsor, common)
+    opened = CommonReply.open(reply, request, "0", asking.config, common)
+    assert {name: values.shape for name, values in opened.items()} == {n: v.shape for n, v in common.items()}
+    assert weights_digest(opened) == weights_digest(common)
+
+
+@pytest.mark.parametrize("spoilt", [np.nan, np.inf, -np.inf])
+def test_a_common_model_that_is_not_finite_is_neither_sent_nor_taken(
+    party: Callable[..., Party], monkeypatch: pytest.MonkeyPatch, spoilt: float
+) -> None:
+    play = behind(party)
+    sponsor, asking = play.clients[0].channel, play.clients[2].channel
+    common = dict(play.clients[0].state.common)
+    name = max(common)
+    common[name] = np.full_like(common[name], spoilt)
+    request = CommonRequest.new(asking, 2)
+    with pytest.raises(MessageError, match=f"common model: the tensor {name!r} holds NaN or infinity") as refused:
+        CommonReply.make(request.signed, sponsor, common)
+    assert refused.value.hint
+    with monkeypatch.context() as liar:
+        liar.setattr("trustformer.federation.common._finite", lambda _, values: values)
+        reply = CommonReply.make(request.signed, sponsor, common)
+    with pytest.raises(MessageError, match=f"common model: the tensor {name!r} holds NaN or infinity"):
+        CommonReply.open(reply, request, "0", asking.config, common)
 
 
 class AlteringLink(Link):

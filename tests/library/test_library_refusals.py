@@ -155,15 +155,49 @@ def test_clients_may_share_what_is_frozen(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
 def test_modules_of_other_precision_take_the_mean_as_they_can_hold_it(tmp_path: Path, kind: torch.dtype) -> None:
     them = [module.to(kind) for module in modules(2)]
+    rest = {name: np.zeros_like(values) for name, values in get_weights(them[0]).items()}  # what they did not hold
     with Federation(them, [1, 1], tmp_path, rounds=2, method=DENSE) as federation:
         for _ in range(2):
             nudge(them)
             both = [get_weights(module) for module in them]
             federation.exchange()
             for name, values in get_weights(them[0]).items():
-                mean = (both[0][name] + both[1][name]) / 2
+                mean = (both[0][name] + both[1][name]) / 2 + rest[name]
+                rest[name] = mean - values
                 np.testing.assert_allclose(values, mean, rtol=torch.finfo(kind).eps, atol=1e-6)
     assert all(parameter.dtype == kind for parameter in them[0].parameters())
+
+
+def stepped(folder: Path, kind: torch.dtype, step: float, *, again: bool = False) -> tuple[list[float], float]:
+    """Let the first of three clients step before each of 16 exchanges; return how far modules and common model moved.
+
+    With `again` the federation is closed after the eighth and made again, of other modules.
+    """
+    moved: list[float] = []
+    for exchanges in (8, 8) if again else (16,):
+        them = [nn.Linear(4, 4, bias=False).to(kind) for _ in range(3)]
+        if not moved:
+            nn.init.ones_(them[0].weight)
+        with Federation(them, [1, 1, 1], folder, rounds=16, method=DENSE) as federation:
+            for _ in range(exchanges):
+                with torch.no_grad():
+                    them[0].weight += step
+                federation.exchange()
+            moved = [float(module.weight[1, 2].detach()) - 1 for module in them]
+            common = float(federation.common["weight"][1, 2]) - 1
+    return moved, common
+
+
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_modules_in_half_precision_do_not_take_back_what_they_cannot_hold(
+    tmp_path: Path, kind: torch.dtype, again: bool
+) -> None:
+    step = torch.finfo(kind).eps  # the least that a weight of 1 can move by: a third of it is rounded away
+    moved, common = stepped(tmp_path / "half", kind, step, again=again)
+    whole, _ = stepped(tmp_path / "whole", torch.float32, step)
+    np.testing.assert_allclose(moved, whole, rtol=0, atol=step)
+    np.testing.assert_allclose(common, 16 / 3 * step, rtol=0, atol=1e-5)
 
 
 def too_far(module: nn.Linear) -> None:

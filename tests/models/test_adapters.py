@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from trustformer.codec.weights import Weights
+from trustformer.codec.rates import rated_layout
+from trustformer.codec.weights import Weights, specs_of
 from trustformer.data.hub_tokenizer import HubTokenizer
 from trustformer.data.tokenizer import Tokenizer
 from trustformer.errors import ConfigError
@@ -21,6 +22,7 @@ from trustformer.experiment.config import load_config
 from trustformer.experiment.prepare import prepare
 from trustformer.experiment.saved import load_saved
 from trustformer.federation.store import ClientStore
+from trustformer.message import Codebook
 from trustformer.models.adapters import merged
 from trustformer.models.families import make_model
 from trustformer.models.seq2seq import ModelConfig, frozen_weights, get_weights, set_weights
@@ -72,6 +74,9 @@ def test_every_family_takes_adapters_and_gives_them_up_again(
     heads = {name for name in start if ".lora_" not in name}
     assert heads == {name for name in get_weights(plain) if task == "classification" and name.startswith(HEADS)}
     assert not any(values.any() for name, values in start.items() if ".lora_B." in name)
+    specs = specs_of(start)
+    assert any(spec.shape[0] > 8 * spec.shape[1] for spec in specs)  # taller than a vocabulary's need be
+    assert {spec.name for spec in rated_layout(specs, Codebook(8, 4)).tensors} == start.keys()
     ids = torch.arange(5, 15)[None]
     inputs = {"input_ids": ids, **({"decoder_input_ids": ids} if task == "translation" else {})}
     with torch.no_grad():

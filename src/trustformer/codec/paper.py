@@ -16,6 +16,7 @@ import numpy as np
 
 from trustformer.codec.fixed import Fixed
 from trustformer.codec.weights import Weights, dense_layout
+from trustformer.errors import MessageError
 from trustformer.message import Layout, TensorSpec
 from trustformer.vq import assign, cluster_means, decode, encode
 from trustformer.vq.kmeans import Array, Codes
@@ -44,9 +45,16 @@ class PaperCodec(Fixed):
         return cls(layout, layout)
 
     def encode(self, weights: Weights, common: Weights, rng: np.random.Generator) -> bytes:
-        """Return the body of a client's update: the row centroids of its weights, fp32."""
+        """Return the body of a client's update: the row centroids of its weights, fp32; raises `MessageError`."""
         tensors = {spec.name: self._cluster(weights, spec)[0] for spec in self.upload.tensors}
-        return encode(self.upload, tensors, rng)
+        try:
+            return encode(self.upload, tensors, rng)
+        except MessageError as error:
+            raise MessageError(
+                error.message,
+                "variant paper sends weights, not how they moved: if those of the model are that large, choose another "
+                "method.variant; else training has probably diverged: lower train.learning_rate",
+            ) from None
 
     def adopt(self, weights: Weights, common: Weights, answer: bytes, own: bytes | None) -> tuple[Weights, Weights]:
         """Shift every row by (average - own) centroid of its cluster; without an own update nothing changes.

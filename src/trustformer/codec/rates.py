@@ -27,6 +27,8 @@ _TALL = 8
 """A matrix with more rows than so many times its columns is a vocabulary's; feed-forward ones have about four times."""
 _FREQUENT = 16
 """One in so many rows of it travels more finely."""
+_ADAPTER = "lora_"
+"""How peft's names of an adapter's tensors begin: its B (outputs, rank) is tall, and no vocabulary's."""
 
 
 def rated_layout(tensors: Sequence[TensorSpec], coding: Codebook) -> Layout:
@@ -38,7 +40,7 @@ def rated_layout(tensors: Sequence[TensorSpec], coding: Codebook) -> Layout:
     """
     fine = Codebook(max(1, coding.block // 2), coding.clusters)
     coarse = Codebook(2 * coding.block, coding.clusters)
-    beside_decoder = any("decoder" in spec.name.split(".") for spec in tensors)
+    paired = all(any(_in_layers(spec.name, side) for spec in tensors) for side in ("encoder", "decoder"))
     groups: dict[str, tuple[Codebook, list[TensorSpec]]] = {
         "frequent": (fine, []),
         "vectors": (fine, []),
@@ -49,14 +51,21 @@ def rated_layout(tensors: Sequence[TensorSpec], coding: Codebook) -> Layout:
         first, rest = _cut(spec)
         if first is not None:
             groups["frequent"][1].append(first)
-        encoder = beside_decoder and "encoder" in spec.name.split(".")
+        encoder = paired and "encoder" in spec.name.split(".")
         groups["vectors" if len(spec.shape) == 1 else "encoder" if encoder else "rest"][1].append(rest)
     return Layout(tuple(Group(kind, tuple(members)) for kind, members in groups.values() if members))
 
 
+def _in_layers(name: str, side: str) -> bool:
+    """Whether a tensor is of a numbered layer of a side; the `decoder` of BERT's head is a single matrix."""
+    parts = name.split(".")
+    return side in parts and any(part.isdecimal() for part in parts[parts.index(side) :])
+
+
 def _cut(spec: TensorSpec) -> tuple[TensorSpec | None, TensorSpec]:
     rows, *others = spec.shape
-    if len(spec.shape) != 2 or rows <= _TALL * others[0]:
+    adapter = any(part.startswith(_ADAPTER) for part in spec.name.split("."))
+    if adapter or len(spec.shape) != 2 or rows <= _TALL * others[0]:
         return None, spec
     at = -(-rows // _FREQUENT)
     return (

@@ -153,8 +153,8 @@ class Link:
 
     def sync(self, request: bytes, after: int, *, manifests_only: bool = False) -> bytes:
         """Ask for the rounds after `after`; receive keys, manifests and sealed aggregates."""
-        reply = self._host.sync(self._up("sync", request), after, manifests_only=manifests_only)
-        return self._down("sync", reply)
+        kind = "manifests" if manifests_only else "sync"
+        return self._down(kind, self._host.sync(self._up(kind, request), after, manifests_only=manifests_only))
 
     def ask_common(self, request: bytes, answer: Callable[[bytes], bytes]) -> bytes:
         """Ask another client, through the host, for the dense common model."""

@@ -60,7 +60,8 @@ class Ledger:
 
         Args:
             direction: `up` or `down`.
-            answer: length of the body of an aggregate; a reply shorter than that holds only manifests.
+            answer: length of the body of an aggregate; a reply of `sync` shorter than that has no round. Those that
+                hold manifests only are of the kind `manifests`.
         """
         kind, floor = ("upload", 0) if direction == "up" else ("sync", answer)
         chosen = (entry for entry in self.entries if (entry.direction, entry.kind) == (direction, kind))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
@@ -124,18 +125,23 @@ def _begun_from(directory: RunDirectory, start: Weights) -> Weights:
 _DIVERGED = "nothing was sent: training has probably diverged; mend that module's weights, then exchange again"
 
 
+def _rounded(values: npt.NDArray[np.float32], kind: torch.dtype) -> npt.NDArray[np.float32]:
+    """What a parameter of a type holds of values: the very same array, no copy, where that is all of them."""
+    return values if torch.finfo(kind).bits >= 32 else torch.from_numpy(values).to(kind).float().numpy()
+
+
 class Own:
     """A module, and the weights of its client (a place, from 0) that it stands for."""
 
     def __init__(self, client: int, module: nn.Module) -> None:
         self._client, self._module = client, module
-        self._held: Weights = {}
-        self._sent: tuple[int, Weights] | None = None
+        self._held: Weights = {}  # its client's weights, as of the last hand-out or message
+        self._kept: Weights = {}  # what the module held of them
+        self._sent: tuple[int, Weights, Weights] | None = None
 
     def begin(self, weights: Weights) -> None:
         """Give the module its client's weights."""
-        set_weights(self._module, weights)
-        self._held = weights
+        self._hand_out(weights, weights)
 
     def check(self, common: Weights, max_norm: float) -> None:
         """Refuse what could not be sent, before anybody sends.
@@ -152,7 +158,7 @@ class Own:
         if odd := difference_of(shapes(now), shapes(self._held)):
             raise ConfigError(f"{where}: its module is no longer the one it began with: {odd}", "undo that change")
         energy = 0.0
-        for name, values in now.items():
+        for name, values in self._whole(now).items():
             if not np.isfinite(values).all():
                 raise MessageError(f"{where}: the tensor {name!r} holds NaN or infinity", _DIVERGED)
             if name in common:
@@ -172,20 +178,28 @@ class Own:
     def take(self, state: ClientState) -> None:
         """Shift the module as its client was; one not trained since it was sent is its client's, bit for bit."""
         if self._sent is not None and state.trained >= self._sent[0]:
-            self._held, self._sent = self._sent[1], None
+            (_, self._held, self._kept), self._sent = self._sent, None
         if state.weights is self._held:
             return
         weights, now = state.weights, get_weights(self._module)
-        if not self._holds(now):
-            weights = {name: now[name] + (values - self._held[name]) for name, values in weights.items()}
-        set_weights(self._module, weights)
-        self._held = state.weights
+        if not all(np.array_equal(values, self._kept[name]) for name, values in now.items()):
+            whole = self._whole(now)
+            weights = {name: whole[name] + (values - self._held[name]) for name, values in weights.items()}
+        self._hand_out(weights, state.weights)
 
-    def _holds(self, now: Weights) -> bool:
-        """Whether the module is as it was handed out or sent, to the precision of its parameters."""
+    def _hand_out(self, weights: Weights, held: Weights) -> None:
+        """Set the module to `weights`; keep its client's, `held`, and what the module can hold of them."""
+        set_weights(self._module, weights)
         kinds = {name: parameter.dtype for name, parameter in self._module.named_parameters()}
-        as_kept = {name: torch.from_numpy(values).to(kinds[name]).float() for name, values in self._held.items()}
-        return all(np.array_equal(values, as_kept[name].numpy()) for name, values in now.items())
+        self._held = held
+        self._kept = {name: _rounded(values, kinds[name]) for name, values in held.items()}
+
+    def _whole(self, now: Weights) -> Weights:
+        """The module's weights `now`, and with them what it could not hold of its client's."""
+        return {
+            name: values if self._kept[name] is self._held[name] else values - (self._kept[name] - self._held[name])
+            for name, values in now.items()
+        }
 
     def train(
         self,
@@ -196,6 +210,11 @@ class Own:
         seed: Sequence[int],
         report: Callable[[int, int], None] | None = None,
     ) -> TrainResult:
-        """Return the weights as the module's owner has left them; `seed` ends in the exchange's number."""
-        self._sent = (seed[-1], get_weights(self._module))
-        return TrainResult(self._sent[1], OptimizerState(), 0.0, 0)
+        """Return the weights as the module's owner has left them; `seed` ends in the exchange's number.
+
+        A module in half precision holds its client's weights rounded: the rest is added, else it would be taken back.
+        """
+        now = get_weights(self._module)
+        whole = self._whole(now)
+        self._sent = (seed[-1], whole, now)
+        return TrainResult(whole, OptimizerState(), 0.0, 0)
