@@ -13,10 +13,18 @@ import numpy as np
 import pytest
 
 from trustformer.attacks.membership import lira
-from trustformer.attacks.scores import auc, separation, true_positives
+from trustformer.attacks.probe import local_epoch
+from trustformer.attacks.scores import auc, ranking, separation, true_positives
+from trustformer.attacks.view import difference
 from trustformer.cli import main
+from trustformer.codec.clipped import norm
+from trustformer.data.batches import Example
+from trustformer.errors import ConfigError
 from trustformer.experiment import attack, attack_text
+from trustformer.experiment.recorded import load_audited
+from trustformer.experiment.reporter import PlainReporter
 from trustformer.models.seq2seq import PRESETS
+from trustformer.reports.attacks import attack_tables
 
 Run = Callable[..., dict[str, Any]]
 NAMES = ["tokens", "sentences", "membership", "inversion", "sizes"]
@@ -44,6 +52,18 @@ def test_scores_are_what_they_say() -> None:
     rng = np.random.default_rng(0)
     both = separation(rng.standard_normal(400), rng.standard_normal(400), rng)
     assert both.auc.low < 0.5 < both.auc.high
+
+
+def test_a_score_that_tells_nothing_finds_as_much_as_chance() -> None:
+    """Though the first ids of a vocabulary are its most frequent tokens."""
+    present = set(range(2, 12)) | {60}
+    found = ranking(np.zeros(102), present, {0, 1})
+    assert (found.tokens, found.auc) == (11, 0.5)
+    assert found.found == pytest.approx(11 / 100)
+    score = np.zeros(102)
+    score[[2, 3, 60, 70]] = 1.0
+    assert ranking(score, present, {0, 1}).found == pytest.approx((3 + 7 * 8 / 96) / 11), "four first, then a draw"
+    assert ranking(-np.arange(102.0), present, {0, 1}).found == pytest.approx(10 / 11)
 
 
 def test_lira_sees_through_difficulty() -> None:
@@ -89,6 +109,78 @@ def test_membership_names_both_adversaries(recorded: Path, capsys: pytest.Captur
     kept = json.loads((recorded / "attack.json").read_text("utf-8"))["attacks"]
     assert kept["membership"] == rows, "what another attack found is kept"
     assert kept["sizes"]
+
+
+def test_what_another_adversary_found_is_kept(
+    few: None, recorded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(recorded, tmp_path / "run")
+    for adversary in ("enclave", "client", "client"):
+        assert main(["attack", str(run), "--attack", "tokens", "--as", adversary, "--json"]) == 0
+        shown = json.loads(capsys.readouterr().out)["attacks"]["tokens"]
+        assert {row["adversary"] for row in shown} == {adversary}
+    kept = json.loads((run / "attack.json").read_text("utf-8"))["attacks"]["tokens"]
+    assert [row["adversary"] for row in kept].count("client") == len(shown) == 1
+    assert "enclave" in {row["adversary"] for row in kept}
+
+
+def test_a_text_of_the_whole_vocabulary_leaves_nothing_to_guess(
+    few: None, tiny_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    tiny_run(run, "record_messages=true", "rounds=1", "method.closing_exchanges=0", "method.name=fedavg")
+    audited = load_audited(run)
+    everything = list(range(audited.prepared.model.config.vocab_size))
+    audited.prepared.clients.update({client: [Example(everything, everything)] for client in audited.prepared.clients})
+    texts = {client: set(everything) - audited.special for client in audited.prepared.clients}
+    rows = attack_text._recorded_tokens(audited, texts)
+    assert [row["attack"] for row in rows] == ["whose"]
+    json.loads(json.dumps(rows), parse_constant=pytest.fail)
+    (table,) = attack_tables({"attacks": {"tokens": rows}})
+    assert "nan" not in table.markdown()
+    with pytest.raises(ConfigError, match="leaves anything to guess"):
+        attack_text.tokens(audited, ["client"], PlainReporter())
+
+
+def test_a_probe_has_the_noise_of_the_run(
+    tiny_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that what is found of it stands beside the epsilon that holds for it."""
+    monkeypatch.setattr(attack_text, "_PROBES", ((1, 16),))
+    run = tmp_path / "run"
+    noise = ("privacy.mechanism=records", "privacy.epsilon=0.1", "privacy.delta=1e-3", "privacy.batch_pairs=1")
+    tiny_run(run, "record_messages=true", "rounds=1", "method.name=fedavg", *noise)
+    audited = load_audited(run)
+    start, few = audited.prepared.start, next(iter(audited.prepared.clients.values()))[:2]
+    once, again = (local_epoch(attack_text.prober(audited), start, few) for _ in range(2))
+    assert any((once[name] != again[name]).any() for name in once)
+    assert main(["attack", str(run), "--attack", "tokens", "--as", "enclave", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["attacks"]["tokens"]
+    found = {row["message"]: row["auc"] for row in rows if row["attack"] == "rows"}
+    assert 0.4 < found["fedavg message, 1 sentence"] < 0.6
+    assert found["FedSGD gradient, 1 sentence"] > 0.65, "what is not noised tells tokens"
+    first, second = (
+        {row["attack"]: row for row in attack.membership(audited, ["enclave"], PlainReporter())} for _ in range(2)
+    )
+    assert first["loss"] == second["loss"]
+    assert first["LiRA"] != second["LiRA"], "shadow models are trained as the run's were"
+
+
+def test_a_probe_trains_by_the_rule_of_the_method(tiny_run: Run, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    tiny_run(
+        run,
+        "record_messages=true",
+        "rounds=1",
+        "method.name=dp_fedavg",
+        "privacy.mechanism=enclave",
+        "privacy.epsilon=0",
+        "privacy.clipping_norm=0.001",
+    )
+    audited = load_audited(run)
+    start, few = audited.prepared.start, next(iter(audited.prepared.clients.values()))[:2]
+    moved = difference(local_epoch(attack_text.prober(audited), start, few), start)
+    assert 0 < norm(moved) <= 0.00101, "after every step the drift is clipped"
 
 
 def test_the_host_has_nothing_but_sizes(recorded: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -59,9 +59,27 @@ def test_nothing_released_costs_nothing_and_no_noise_promises_nothing() -> None:
     assert noise_for(0.0, 1.0, 10, 1e-5) == 0
 
 
+@pytest.mark.parametrize(("epsilon", "delta"), [(0.1, 1e-5), (0.02, 1e-5)])
+def test_noise_of_a_small_epsilon_is_near_that_of_the_exact_gaussian(epsilon: float, delta: float) -> None:
+    """Which is where delta is what Balle and Wang (arXiv 1805.06083, theorem 8) give for one release."""
+
+    def spent(noise: float) -> float:
+        first, second = (0.5 * math.erfc((epsilon * noise + side / noise) / math.sqrt(2)) for side in (-0.5, 0.5))
+        return first - math.exp(epsilon) * second
+
+    noise = noise_for(epsilon, 1.0, 1, delta)
+    assert spent(noise) <= delta < spent(noise / 1.2)
+
+
 def test_an_epsilon_out_of_reach_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"epsilon 0\.001 is too low"):
-        noise_for(0.001, 1.0, 10_000, 1e-5)
+    with pytest.raises(ConfigError, match=r"epsilon 0\.001 is too low at a delta of 1e-05") as caught:
+        noise_for(0.001, 1.0, 1, 1e-5)
+    assert "delta" in caught.value.hint
+    assert noise_for(0.001, 1.0, 1, 1e-3) > 0
+
+
+def test_no_epsilon_is_below_zero() -> None:
+    assert epsilon_of(1e6, 1.0, 1, 1e-3) == 0
 
 
 def test_without_opacus_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

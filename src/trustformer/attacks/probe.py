@@ -45,10 +45,9 @@ def whole_epochs(config: TrainConfig) -> TrainConfig:
     return msgspec.structs.replace(config, local_epochs=max(1, config.local_epochs))
 
 
-def local_epoch(model: Model, config: TrainConfig, weights: Weights, examples: Sequence[Example]) -> Weights:
-    """Return a client's weights after one round on these examples, its optimizer new and nothing cooled down."""
-    config = msgspec.structs.replace(whole_epochs(config), cooldown=0)
-    return LocalTrainer(model, config).train(weights, OptimizerState(), examples, seed=(SEED,)).weights
+def local_epoch(trainer: LocalTrainer, weights: Weights, examples: Sequence[Example]) -> Weights:
+    """Return a client's weights after one round on these examples, its optimizer new."""
+    return trainer.train(weights, OptimizerState(), examples, seed=(SEED,)).weights
 
 
 def messages(methods: Mapping[str, Method], weights: Weights, trained: Weights) -> dict[str, Weights]:

@@ -71,10 +71,16 @@ class Ranking:
 
 
 def ranking(score_V: Floats, present: set[int], ignored: set[int]) -> Ranking:
-    """Compare a score, higher for tokens more likely in the text, with the truth; `ignored` ids count nowhere."""
+    """Compare a score, higher for tokens more likely in the text, with the truth; `ignored` ids count nowhere.
+
+    Some of the other tokens must be in the text, and some not. Of tokens that tie for the last places among the first
+    of the ranking, `found` counts the expected share.
+    """
     considered = np.array([i for i in range(len(score_V)) if i not in ignored])
     truth = np.isin(considered, list(present))
     scores = score_V[considered]
     count = int(truth.sum())
-    first = np.argsort(-scores, kind="stable")[:count]
-    return Ranking(count, float(truth[first].mean()), auc(scores[truth], scores[~truth]))
+    threshold = np.sort(scores)[-count]
+    above, tied = scores > threshold, scores == threshold
+    found = truth[above].sum() + (count - above.sum()) * truth[tied].sum() / tied.sum()
+    return Ranking(count, float(found / count), auc(scores[truth], scores[~truth]))

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 
@@ -22,16 +23,16 @@ from trustformer.attacks.sizes import lengths, timing
 from trustformer.attacks.view import ADVERSARIES, Adversary, as_client, as_enclave, as_host
 from trustformer.data.batches import Example
 from trustformer.errors import ConfigError, TrustformerError
-from trustformer.experiment.attack_text import Rows, message_name, sentences, tokens
+from trustformer.experiment.attack_text import Rows, message_name, prober, sentences, tokens
+from trustformer.experiment.parties import make_trainer
 from trustformer.experiment.recorded import MOST, Audited, load_audited
 from trustformer.experiment.reporter import Reporter
-from trustformer.training import LocalTrainer
 
 _INVERSION_STEPS = 300
 
 
 def attack(run: Path, names: Sequence[str], adversaries: Sequence[Adversary], reporter: Reporter) -> dict[str, Any]:
-    """Attack a run and leave what was found in its `attack.json`, beside what earlier calls found by other attacks.
+    """Attack a run and leave what was found in its `attack.json`, beside what earlier calls found.
 
     Args:
         run: a finished run with `record_messages = true`.
@@ -59,7 +60,7 @@ def attack(run: Path, names: Sequence[str], adversaries: Sequence[Adversary], re
         reporter.note(f"{name}, as {', '.join(chosen)}")
         try:
             report["attacks"][name] = function(audited, chosen, reporter)
-            failure = _keep(audited, report)
+            failure = _keep(audited, report, adversaries)
         except ConfigError as error:
             if len(names) == 1:
                 raise
@@ -77,16 +78,18 @@ def attack(run: Path, names: Sequence[str], adversaries: Sequence[Adversary], re
     return report
 
 
-def _keep(audited: Audited, report: dict[str, Any]) -> str:
-    """Write what is known so far, with what earlier calls found by other attacks on the same run.
+def _keep(audited: Audited, report: dict[str, Any], asked: Sequence[Adversary]) -> str:
+    """Write what is known so far, with what earlier calls on the same run found by other attacks or adversaries.
 
     Returns why it cannot be written, nothing where it was.
     """
     path = audited.directory.path / "attack.json"
     before = json.loads(path.read_text("utf-8")) if path.exists() else {}
     found = before["attacks"] if before.get("run") == report["run"] else {}
+    others = {name: [row for row in rows if row["adversary"] not in asked] for name, rows in found.items()}
+    attacks = found | {name: others.get(name, []) + rows for name, rows in report["attacks"].items()}
     try:
-        audited.directory.write_json("attack.json", report | {"attacks": found | report["attacks"]})
+        audited.directory.write_json("attack.json", report | {"attacks": attacks})
     except TrustformerError as error:
         return error.message
     return ""
@@ -110,7 +113,8 @@ def membership(audited: Audited, adversaries: Sequence[Adversary], reporter: Rep
         what = "shadow models could learn from" if outside else "no client trained on"
         raise ConfigError(f"the corpus has no text that {what}", "lower data.limit, or give other data.test")
     rounds = max(1, round(config.rounds * min(1, config.train.local_epochs)))
-    trainer = LocalTrainer(prepared.model, whole_epochs(config.train), rounds=rounds)
+    config = msgspec.structs.replace(config, train=whole_epochs(config.train), rounds=rounds)
+    trainer = make_trainer(config, prepared.model, prepared.method, prepared.task, prepared.guarantee)
     shadows = shadow_losses(
         *(trainer, prepared.model, prepared.start, public, both),
         count=4,
@@ -158,7 +162,7 @@ def inversion(audited: Audited, adversaries: Sequence[Adversary], reporter: Repo
     prepared = audited.prepared
     example = min(next(iter(prepared.clients.values())), key=lambda e: len(e.source) + len(e.target))
     weights = prepared.start
-    trained = local_epoch(prepared.model, audited.config.train, weights, [example])
+    trained = local_epoch(prober(audited), weights, [example])
     told = messages({message_name(audited): prepared.method}, weights, trained)
     attacked = {"gradient": gradient(prepared.model, weights, [example], 0.0)}
     attacked |= {name: {key: -values for key, values in drift.items()} for name, drift in told.items()}

@@ -7,20 +7,23 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from trustformer.attacks.dager import Dager, lacking
-from trustformer.attacks.probe import gradient, local_epoch, messages
+from trustformer.attacks.probe import gradient, local_epoch, messages, whole_epochs
 from trustformer.attacks.rows import NOT_SENT, embedding_of, silent, token_scores, whose
-from trustformer.attacks.scores import Floats, Ranking, ranking
+from trustformer.attacks.scores import Floats, ranking
 from trustformer.attacks.sources import Sentence
 from trustformer.attacks.view import Adversary, as_client, as_enclave, difference
 from trustformer.codec.weights import Weights
 from trustformer.data.batches import Example
 from trustformer.errors import ConfigError
 from trustformer.experiment.layers import embeddings_of
+from trustformer.experiment.parties import make_trainer
 from trustformer.experiment.recorded import Audited
 from trustformer.experiment.reporter import Reporter
+from trustformer.training import LocalTrainer
 
 Rows = list[dict[str, Any]]
 
@@ -41,6 +44,11 @@ def tokens(audited: Audited, adversaries: Sequence[Adversary], reporter: Reporte
             rows += _recorded_tokens(audited, texts) + _probed_tokens(audited, reporter)
         else:
             rows += _others_tokens(audited, texts)
+    if not rows:
+        raise ConfigError(
+            "no message leaves anything to guess: its text has all the tokens that it tells of, or none of them",
+            "give a run with a larger tokenizer.vocab_size, or with other text",
+        )
     return rows
 
 
@@ -50,7 +58,7 @@ def _recorded_tokens(audited: Audited, texts: dict[str, set[int]]) -> Rows:
     drifts = {client: view.drift(1, client) for client in texts if (1, client) in view.updates}
     rows = []
     for client, drift in drifts.items():
-        rows += _token_rows(audited, "enclave", f"update of client {client}, round 1", drift, texts[client])
+        rows += _drift_rows(audited, "enclave", f"update of client {client}, round 1", drift, texts[client])
     if len(drifts) < 2:
         return rows
     untold = set().union(*(_silent(audited, drift) for drift in drifts.values()))
@@ -74,7 +82,7 @@ def _others_tokens(audited: Audited, texts: dict[str, set[int]]) -> Rows:
         own = view.drift(1, me)
         rest = {name: values - share * own[name] for name, values in rest.items()}
     present = set().union(*(texts[client] for client in view.combined[1] if client != me)) - texts[me]
-    return _token_rows(audited, "client", "first aggregate: tokens the client has not", rest, present, texts[me])
+    return _drift_rows(audited, "client", "first aggregate: tokens the client has not", rest, present, texts[me])
 
 
 def first_share(audited: Audited, client: str) -> float:
@@ -103,12 +111,11 @@ def _probed_tokens(audited: Audited, reporter: Reporter) -> Rows:
     for sentences, message, weights, drift, examples in _probes(audited, reporter):
         present = _token_set(audited, examples)
         where = f"{message}, {sentences} sentence{'s' if sentences > 1 else ''}"
-        rows += _token_rows(audited, "enclave", where, drift, present)
+        rows += _drift_rows(audited, "enclave", where, drift, present)
         if not why:
             dager = Dager(audited.prepared.model, weights, drift)
             nearest = np.minimum(dager.token_distances("source"), dager.token_distances("target"))
-            found = ranking(-nearest, present, audited.special)
-            rows.append(_token_row(audited, "enclave", where, "span", found, present))
+            rows += _token_rows(audited, "enclave", where, "span", -nearest, present)
     return _average(rows, ("adversary", "message", "attack"))
 
 
@@ -150,13 +157,13 @@ def _probes(audited: Audited, reporter: Reporter) -> Iterable[tuple[int, str, We
     prepared, rng = audited.prepared, np.random.default_rng(audited.config.seed)
     private = next(iter(prepared.clients.values()))
     width = prepared.model.config.d_model
-    weights, train = prepared.start, audited.config.train
+    weights, train, trainer = prepared.start, audited.config.train, prober(audited)
     batches = [examples for size, draws in _PROBES for examples in _draws(private, size, draws, width, rng)]
     if not batches:
         raise ConfigError(f"no sentence of client text has fewer tokens than the model is wide ({width})")
     for done, examples in enumerate(batches):
         told = {"FedSGD gradient": gradient(prepared.model, weights, examples, train.label_smoothing)}
-        trained = local_epoch(prepared.model, train, weights, examples)
+        trained = local_epoch(trainer, weights, examples)
         told |= messages({message_name(audited): prepared.method}, weights, trained)
         for message, drift in told.items():
             yield len(examples), message, weights, drift, examples
@@ -182,6 +189,13 @@ def message_name(audited: Audited) -> str:
     return f"{method.variant} message" if method.name == "centroid" else f"{method.name} message"
 
 
+def prober(audited: Audited) -> LocalTrainer:
+    """What trains a probe: as a client of the run, its noise included, in whole epochs and with nothing cooled down."""
+    config, prepared = audited.config, audited.prepared
+    config = msgspec.structs.replace(config, train=msgspec.structs.replace(whole_epochs(config.train), cooldown=0))
+    return make_trainer(config, prepared.model, prepared.method, prepared.task, prepared.guarantee)
+
+
 def _score(audited: Audited, drift: Weights) -> Floats:
     return token_scores(embedding_of(drift, audited.prepared.model.config.vocab_size))
 
@@ -194,7 +208,7 @@ def _silent(audited: Audited, drift: Weights) -> set[int]:
     return silent(embedding_of(drift, audited.prepared.model.config.vocab_size))
 
 
-def _token_rows(
+def _drift_rows(
     audited: Audited,
     adversary: str,
     message: str,
@@ -202,41 +216,42 @@ def _token_rows(
     present: set[int],
     known: frozenset[int] | set[int] = frozenset(),
 ) -> Rows:
-    """The row of one message, over the tokens it says anything about; none if it says nothing about the text."""
+    """The row of one message, over the tokens it says anything about."""
     known = known | _silent(audited, drift)
-    if not present - known:
-        return []
-    found = ranking(_score(audited, drift), present, audited.special | known)
-    return [_token_row(audited, adversary, message, "rows", found, present, known)]
+    return _token_rows(audited, adversary, message, "rows", _score(audited, drift), present, known)
 
 
-def _token_row(
+def _token_rows(
     audited: Audited,
     adversary: str,
     message: str,
     name: str,
-    found: Ranking,
+    score_V: Floats,
     present: set[int],
     known: frozenset[int] | set[int] = frozenset(),
-) -> dict[str, Any]:
-    """A ranking beside the one by how often known text has a token."""
-    vocab_size = audited.prepared.model.config.vocab_size
-    counts_V = np.zeros(vocab_size)
+) -> Rows:
+    """A ranking beside the one by how often known text has a token; no row where the text has all it ranks, or none."""
+    ignored = audited.special | known
+    ranked = set(range(len(score_V))) - ignored
+    if not present & ranked or ranked <= present:
+        return []
+    counts_V = np.zeros(len(score_V))
     for example in audited.known:
         for token in (*example.source, *example.target):
             counts_V[token] += 1
-    guess = ranking(counts_V, present, audited.special | known)
-    return {
+    found, guess = ranking(score_V, present, ignored), ranking(counts_V, present, ignored)
+    row = {
         "adversary": adversary,
         "message": message,
         "attack": name,
         "tokens": found.tokens,
         "found": found.found,
         "auc": found.auc,
-        "random": found.tokens / (vocab_size - len(audited.special | known)),
+        "random": found.tokens / len(ranked),
         "frequency": guess.found,
         "frequency_auc": guess.auc,
     }
+    return [row]
 
 
 def _average(rows: Rows, keys: Sequence[str]) -> Rows:

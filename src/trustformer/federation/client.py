@@ -248,15 +248,20 @@ class Client:
             )
         own = pending.body if pending is not None and mine else None
         before = energies(self.state.weights, self.state.common) if mine else {}
-        self.state.weights, self.state.common = exchange.adopt(
-            self.state.weights, self.state.common, aggregate.body, own
-        )
+        weights, common = exchange.adopt(self.state.weights, self.state.common, aggregate.body, own)
         if before:
-            after = energies(self.state.weights, self.state.common)
+            after = energies(weights, common)
             self.exchanged = {name: (before[name], after[name]) for name in before}
-        self.state.round, self.state.manifest_hash = manifest.round, manifest.hash
         if pending is not None and pending.round <= manifest.round:
-            self.state.pending = None
+            pending = None
+        self.state = replace(  # at once: interrupted anywhere, what `adopt` stores is of one round
+            self.state,
+            weights=weights,
+            common=common,
+            round=manifest.round,
+            manifest_hash=manifest.hash,
+            pending=pending,
+        )
 
     def ask_common(self, sponsor: Sponsor) -> None:
         """Take the dense common model from another client and start from it.
