@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -186,8 +188,14 @@ def test_a_boot_that_was_verified_long_ago_is_verified_again(
     host = Looking(boot(party), party.folder / "host", Ledger(party.folder / "ledger.jsonl"), max_lag=8)
     player = party.players(host)["c0"]
     for _ in range(3):
+        assert player.channel.stale == (not evidence or all(shown))
         player.hello()
     assert evidence == shown
+    now = time.time() - 60  # the clock has gone back
+    monkeypatch.setattr(channel, "time", SimpleNamespace(time=lambda: now))
+    player.hello()
+    player.hello()
+    assert evidence == [*shown, True, all(shown)]
 
 
 # ---- combination ----

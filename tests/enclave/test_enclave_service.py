@@ -320,6 +320,19 @@ def test_49_a_killed_enclave_counts_nothing_twice(party: Party, remote: RemoteEn
     assert len(manifest.uploads) == 3
 
 
+def test_an_enclave_that_hangs_counts_as_dead(party: Party, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trustformer.federation.remote.REPLY_SECONDS", 1.0)
+    remote = party.remote()
+    try:
+        os.kill(remote.pid, signal.SIGSTOP)
+        with pytest.raises(EnclaveLostError, match="was started again"):
+            _ = remote.round
+        monkeypatch.undo()
+        assert remote.round == 0
+    finally:
+        remote.stop()
+
+
 def test_the_socket_of_a_killed_process_is_taken_over(party: Party, tmp_path: Path) -> None:
     path = tmp_path / "s"
     with socket.socket(socket.AF_UNIX) as stale:

@@ -261,6 +261,7 @@ def test_participation_is_about_what_was_asked_for() -> None:
         (["[1]"], "cannot be read"),
         (['{"present": 3}'], "cannot be read"),
         ([json.dumps({"present": ["0", "1"]})], "has 1 rounds, this run needs 2"),
+        ([json.dumps({"round": n, "present": ["0", "1"]}) for n in (1, 3)], "has 1 rounds, this run needs 2"),
         ([json.dumps({"present": ["0", "1"]}), json.dumps({"present": ["0", "7"]})], "round 2 names a client"),
         ([json.dumps({"present": ["0"], "late": ["8"]})], "round 1 names a client"),
         ([json.dumps({"present": ["0"]})] * 2, "round 1 has fewer than 2 clients on time"),

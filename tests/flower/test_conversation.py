@@ -33,8 +33,8 @@ from trustformer.flower.superlink import SuperLink
 from trustformer.message import enc
 
 
-def _node(folder: Path, address: str) -> Node:
-    make_tls(folder / "tls", ["127.0.0.1"])
+def _node(folder: Path, address: str, host: str = "127.0.0.1") -> Node:
+    make_tls(folder / "tls", [host])
     make_node_key(folder / "node.key", folder / "node.pub")
     return Node(address, folder / "tls" / "ca.crt", folder / "node.key", "0" * 64, folder / "node.id", 2**20)
 
@@ -113,6 +113,24 @@ def test_an_address_that_the_certificate_does_not_name_is_named(tmp_path: Path) 
         with pytest.raises(TrustformerError, match=rf"server\.pem does not hold for {address}: .*127\.0\.0\.1"):
             superlink.start()
     finally:
+        superlink.stop()
+
+
+@pytest.mark.parametrize("listen", ["[::1]", "[::]"])
+def test_a_client_comes_over_ipv6(tmp_path: Path, listen: str) -> None:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6) as probe:
+            port = probe.getsockname()[1]
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    node = _node(tmp_path, f"[::1]:{port}", "::1")
+    superlink = SuperLink(tmp_path / "superlink", f"{listen}:{port}", tmp_path / "tls", {"0": tmp_path / "node.pub"})
+    try:
+        superlink.start()
+        node.connect()
+        assert node.receive() is None
+    finally:
+        node.close()
         superlink.stop()
 
 

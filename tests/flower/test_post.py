@@ -16,9 +16,10 @@ pytest.importorskip("flwr", reason="needs the extra flower")
 
 from flwr.app import ConfigRecord, Message, Metadata, RecordDict
 from flwr.app.message import make_message
-from flwr.common.serde import message_to_proto
+from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.proto.node_pb2 import Node
+from flwr.supercore.task_identity import TaskIdentity
 
 from trustformer.errors import MessageError
 from trustformer.flower.keys import make_node_key, make_tls
@@ -186,6 +187,21 @@ def test_what_flower_cannot_read_fails_its_sender_and_not_the_host() -> None:
     store.mail = [replace(packed, tree=list_only), long]
     failed = Parcel("failed", note="MessageError")
     assert Post(store, 1).replies({"asked": 1000}) == [("asked", failed)] * 2  # type: ignore[arg-type]
+
+
+def test_a_reply_counts_however_long_its_client_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_run_id", "_task_id", "_node_id"):
+        monkeypatch.setattr(TaskIdentity, name, 1)
+    pushed: list[Any] = []
+
+    def push(request: Any) -> Any:
+        pushed.extend(request.messages_list)
+        return SimpleNamespace(session_id="", objects_to_push=[], message_ids=["1"])
+
+    Post(SimpleNamespace(PushMessages=push), 1).send(2, Parcel("take part", 1))  # type: ignore[arg-type]
+    message = message_from_proto(pushed[0])
+    assert message.metadata.ttl >= 30 * 86400
+    assert Message(RecordDict(), reply_to=message).metadata.ttl >= 30 * 86400 - 60
 
 
 def test_a_reply_whose_objects_have_not_come_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -28,6 +29,7 @@ from wire import Threaded, Wire
 from trustformer.enclave.protocol import Hello, sign, split_signed
 from trustformer.errors import AttestationError, TrustformerError
 from trustformer.experiment.config import load_config
+from trustformer.federation import channel
 from trustformer.federation.host import Host
 from trustformer.flower.parcel import Parcel
 from trustformer.flower.serve import serve
@@ -144,16 +146,18 @@ def test_a_silent_client_is_asked_whether_it_began_anew_and_counts_once(made: Ma
     assert len(uploads) == len(set(uploads)) == 6
 
 
-def test_a_lost_answer_is_asked_for_again(made: Make) -> None:
+@pytest.mark.parametrize("kind", ["hello", "upload", "sync", "done"])
+def test_a_lost_answer_is_asked_for_again(made: Make, kind: str) -> None:
+    """Flower ends a message in an error when its node is offline for 20 s, and drops what is said to it after that."""
     fed = made(probe=0.5)
     lost: list[Parcel] = []
 
-    def first_receipt(client: str, parcel: Parcel) -> bool:
-        if (client, parcel.kind) == ("1", "done") and not lost:
+    def first_of_its_kind(client: str, parcel: Parcel) -> bool:
+        if (client, parcel.kind) == ("1", kind) and not lost:
             lost.append(parcel)
         return parcel in lost[:1]
 
-    fed.wire.lost = first_receipt
+    fed.wire.lost = first_of_its_kind
     fed.start(*CLIENTS)
     fed.end()
     assert lost
@@ -335,14 +339,58 @@ def test_a_client_that_missed_the_end_gets_it_of_another_boot_when_one_that_fini
     fed.end()
     assert fed.said.has("round 2: closed at its deadline without 2 (not seen yet)")
     assert fed.said.has("without the last round: 2")
+    pauses: list[float] = []  # its clock is moved by these, which take a hundredth of their time
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + sum(pauses))
+    clock.sleep = lambda seconds: (pauses.append(seconds), time.sleep(seconds / 100))
+    monkeypatch.setattr("trustformer.flower.member.time", clock)
     again = Threaded(fed.fed, Wire(), monkeypatch)
     again.start("2")
     again.until(lambda: again.said.has("2: may need clients that have finished to join again"))
     again.until(lambda: again.said.has("waiting for the newest round's key"))
+    again.until(lambda: sum(pauses) > 60)
+    hellos = [c for c, parcel in again.wire.sent if (c, parcel.kind) == ("2", "hello")]
+    assert len(hellos) <= 30
     again.start("0")
     again.end()
     assert ("0", "standing by") in [(c, p.note) for c, p in again.wire.sent]
     assert len({result["common_digest"] for result in results(fed.fed).values()}) == 1
+
+
+def test_a_client_that_trained_for_longer_than_evidence_counts_verifies_again_before_it_sends(
+    made: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead = [0.0]
+    clock = SimpleNamespace(time=lambda: time.time() + ahead[0])
+    monkeypatch.setattr(channel, "time", clock)
+    monkeypatch.setattr(channel, "VERIFY_AGAIN", 3600.0)
+    fed = made(probe=60.0)
+    fed.after_training = lambda client: ahead.append(ahead.pop() + 3600.0)
+    fed.start(*CLIENTS)
+    fed.end()
+    for client in CLIENTS:
+        first = [parcel for sender, parcel in fed.wire.sent if sender == client][:3]
+        assert [parcel.kind for parcel in first] == ["hello", "hello", "upload"]
+        known = [Hello.from_bytes(split_signed(parcel.body, "hello")[0]).boot_id for parcel in first[:2]]
+        assert known == [channel.NO_BOOT] * 2
+    assert [record["late"] for record in records(fed.fed)] == [[], []]
+
+
+def test_a_host_that_has_lost_released_rounds_goes_on_without_their_record(
+    made: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its folder was put back from a backup: the enclave's state is newer."""
+    fed = made()
+    fed.start(*CLIENTS)
+    fed.end()
+    host, last = fed.fed / "host", records(fed.fed)[1]
+    (host / "rounds.jsonl").unlink()
+    (host / "finished.json").unlink()
+    (host / "released" / "round-00001.sealed").unlink()
+    again = Threaded(fed.fed, Wire(), monkeypatch)
+    again.start(*CLIENTS)
+    again.end()
+    assert again.said.has("round 1: gone from released/, so who took part is not known")
+    assert [record["combined"] for record in records(fed.fed)] == [last["combined"]]
 
 
 def test_a_client_that_refuses_the_enclave_is_known_to_the_host_by_its_own_word(

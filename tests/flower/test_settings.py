@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from trustformer.errors import ConfigError
-from trustformer.flower.settings import HostConfig, NodeConfig
+from trustformer.flower.settings import HostConfig, NodeConfig, listening
 
 NODE = f'client = "0"\nsuperlink = "localhost:9443"\nbundle = "{"ab" * 32}"\n'
 WRONG = ["true", "[1]", "nan", "-1", "1e300", '"a\\u0000b"', '"\\n"', "{ a = 1 }", "1979-05-27"]
@@ -61,6 +61,28 @@ def test_a_port_out_of_range_is_told_the_range(key: str, tmp_path: Path) -> None
     for right in ("10.0.0.5:1", "federation.example.org:65535", "[::1]:9443"):
         (tmp_path / "right.toml").write_text(f'{key} = "{right}"', "utf-8")
         assert getattr(HostConfig.load(tmp_path / "right.toml"), key) == right
+
+
+@pytest.mark.parametrize(
+    ("address", "listen"),
+    [
+        ("127.0.0.1:9443", "127.0.0.1:9443"),
+        ("localhost:9443", "localhost:9443"),
+        ("[::1]:9443", "[::1]:9443"),
+        ("10.0.0.5:9443", "0.0.0.0:9443"),
+        ("federation.example.org:9443", "0.0.0.0:9443"),
+        ("[2001:db8::5]:9443", "[::]:9443"),
+    ],
+)
+def test_a_host_listens_where_its_clients_reach_it(address: str, listen: str) -> None:
+    assert listening(address) == listen
+    assert HostConfig(listen=listen).listen == listen
+
+
+@pytest.mark.parametrize("address", ["", "9443", ":9443", "::1:9443", "[::1]", "host:0", "host:65536", "host:x"])
+def test_an_address_without_host_or_port_is_refused(address: str) -> None:
+    with pytest.raises(ConfigError, match="is not HOST:PORT"):
+        listening(address)
 
 
 def test_unknown_and_missing_keys_and_what_is_no_toml_are_named(tmp_path: Path) -> None:

@@ -6,9 +6,10 @@ from __future__ import annotations
 import socket
 import struct
 import threading
+import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +115,29 @@ def test_a_fault_in_a_request_of_a_client_is_answered_and_the_next_one_served(
         assert b"payload" not in answer
         assert ask(connection, service.CLOSE, enc(1))[0] == b"\0"
     assert not ended
+
+
+def test_a_request_that_trickles_in_is_cut_off_and_others_are_served(
+    run: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "PATIENCE", 0.5)
+    with served(run, tmp_path / "s", []) as slow, socket.socket(socket.AF_UNIX) as other:
+        other.connect(str(tmp_path / "s"))
+        assert ask(other, service.STATUS, b"")[0] == b"\0"
+        slow.sendall(struct.pack(">I", 2000) + service.HELLO)
+        cut = threading.Event()
+
+        def trickle() -> None:
+            with suppress(OSError):
+                for _ in range(100):
+                    time.sleep(0.1)
+                    slow.sendall(b"x")
+            cut.set()
+
+        threading.Thread(target=trickle, daemon=True).start()
+        other.settimeout(5)
+        assert ask(other, service.STATUS, b"")[0] == b"\0"
+        assert cut.wait(5)
 
 
 def test_a_fault_while_an_update_is_added_ends_the_boot(

@@ -59,10 +59,9 @@ def _init(options: argparse.Namespace) -> int:
     from trustformer.flower import require_flwr
 
     require_flwr()
-    from trustformer.errors import ConfigError
     from trustformer.experiment.config import QUICKSTART, load_config
     from trustformer.experiment.reporter import reporting
-    from trustformer.flower.settings import ENCLAVE, HostConfig
+    from trustformer.flower.settings import ENCLAVE, HostConfig, listening
     from trustformer.flower.setup import init_federation
 
     settings = list(options.set)
@@ -72,12 +71,8 @@ def _init(options: argparse.Namespace) -> int:
         settings.append("enclave.release=acknowledged")
     own_data = any(item.startswith("data.source=") and item != "data.source=toy" for item in settings)
     config = load_config(options.config or (None if own_data else QUICKSTART), settings)
-    host, _, port = options.address.rpartition(":")
-    if not (host and port.isdecimal() and 0 < int(port) < 2**16):
-        raise ConfigError(f"--address {options.address!r} is not HOST:PORT", "for example --address 10.0.0.5:9443")
-    listen = options.address if host in ("127.0.0.1", "localhost") else f"0.0.0.0:{port}"
     enclave = "" if options.policy is None else ENCLAVE
-    host_config = HostConfig(listen=listen, enclave=enclave)
+    host_config = HostConfig(listen=listening(options.address), enclave=enclave)
     with reporting():
         commands = init_federation(options.folder, config, options.address, host_config, options.policy)
     print(f"written: {options.folder} (read {options.folder / 'README.md'})\non the host:\n  {commands.serve}")

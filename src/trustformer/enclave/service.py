@@ -31,7 +31,8 @@ HELLO, UPLOAD, CLOSE, SYNC, STATUS = b"H", b"U", b"C", b"S", b"?"
 SMALL = 4096
 """Bound in bytes of every request but an upload."""
 PATIENCE = 30.0
-"""Seconds between two pieces of a frame, either way: a silent connection must not stop the loop for others."""
+"""Seconds for a request to come, and one more for each of its MiB; also between two of its pieces, and for an answer to
+be taken. Whoever is slow or silent must not stop the loop for others."""
 _FIRST = 6.0
 _TOGETHER = 2**16
 """Bytes of a reply that go with its head: two short writes over TCP wait for each other, 44 ms."""
@@ -97,14 +98,14 @@ class Service:
     def _serve(self, connection: socket.socket) -> bool:
         """Answer one request; False when the connection is of no further use."""
         try:
-            head = receive(connection, 5)
-            (length,), operation = struct.unpack(">I", head[:4]), bytes(head[4:])
+            late = time.monotonic() + PATIENCE
+            length, operation = struct.unpack(">Ic", receive(connection, 5, late))
             limit = self._limits.get(operation)
             if limit is None or not 1 <= length <= limit + 1:
                 refusal = MessageError(f"frame: {length} bytes of operation {operation!r}, more than allowed here")
                 _reply(connection, b"\1", _error(refusal))
                 return False
-            body = bytes(receive(connection, length - 1))
+            body = bytes(receive(connection, length - 1, late + length / 2**20))
             try:
                 status, answer = b"\0", self._answer(operation, body)
             except TrustformerError as error:
@@ -159,15 +160,15 @@ def _listen(address: str) -> socket.socket:
     return listener
 
 
-def receive(connection: socket.socket, length: int) -> bytearray:
-    """Read so many bytes; raises `OSError` or `EOFError`."""
+def receive(connection: socket.socket, length: int, late: float = float("inf")) -> bytearray:
+    """Read so many bytes; raises `OSError`, or `EOFError` too where one comes after `late`, of `time.monotonic`."""
     data = bytearray(length)
-    view, at = memoryview(data), 0
-    while at < length:
-        count = connection.recv_into(view[at:])
-        if count == 0:
+    view = memoryview(data)
+    while view:
+        count = connection.recv_into(view)
+        if count == 0 or time.monotonic() > late:
             raise EOFError
-        at += count
+        view = view[count:]
     return data
 
 

@@ -68,6 +68,8 @@ def _replayed(path: Path, clients: set[str], rounds: int, least: int) -> list[Co
             record = json.loads(line)
             cohort = _cohort_of(record)
             here = f"clients.cohorts: {path}: round {len(cohorts) + 1}"
+            if record.get("round", len(cohorts) + 1) != len(cohorts) + 1:
+                break  # a host that lost a round's data leaves it out: nobody knows who took part
             if not {*cohort.present, *cohort.late, *cohort.duplicate} <= clients:
                 raise ConfigError(f"{here} names a client that is not in this run", f"here are {sorted(clients)}")
             if len(set(cohort.present) - set(cohort.late)) < least:

@@ -9,11 +9,9 @@ from collections.abc import Callable
 
 from trustformer.enclave.config import RunConfig
 from trustformer.errors import ConfigError, TrustformerError
-from trustformer.federation.connection import EnclaveConnection, NoEnclaveError, terms_of
+from trustformer.federation.connection import REPLY_SECONDS, EnclaveConnection, NoEnclaveError, terms_of
 
 _GREETING_SECONDS = 10.0
-_REPLY_SECONDS = 3600.0
-"""An enclave that is silent for so long counts as dead. It combines many updates in minutes."""
 
 
 class AttachedEnclave(EnclaveConnection):
@@ -86,7 +84,7 @@ class AttachedEnclave(EnclaveConnection):
                 raise OSError("nobody listens")  # the kernel had given this end the same port
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._check(terms_of(connection))
-            connection.settimeout(_REPLY_SECONDS)
+            connection.settimeout(REPLY_SECONDS)
         except NoEnclaveError as error:
             connection.close()
             raise NoEnclaveError(f"{self._address}: {error.message}", error.hint) from None

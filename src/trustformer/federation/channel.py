@@ -145,6 +145,11 @@ class Channel:
             raise ProtocolError("nothing is sent before the enclave has been verified", "say hello first")
         return self._welcome
 
+    @property
+    def stale(self) -> bool:
+        """Whether the enclave was verified too long ago, or later than the clock shows now: `hello` does it again."""
+        return not 0 <= time.time() - self._verified_at < VERIFY_AGAIN
+
     def hello(self, position: Position) -> Welcome:
         """Say what this client holds; learn the enclave's keys and where the run stands.
 
@@ -152,8 +157,7 @@ class Channel:
             AttestationError: of the class of the first check that failed: nothing was sent.
             MessageError, SealError, ProtocolError: a reply that is malformed or not an answer to this hello.
         """
-        stale = time.time() - self._verified_at >= VERIFY_AGAIN
-        known = self._welcome.boot_id if self._welcome and not stale else NO_BOOT
+        known = self._welcome.boot_id if self._welcome and not self.stale else NO_BOOT
         hello = Hello(
             *(self.config.run_id, self.client_id, os.urandom(32), known),
             *(position.round, position.manifest_hash, position.common_digest),

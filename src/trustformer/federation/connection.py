@@ -20,6 +20,8 @@ from trustformer.vq import body_size
 
 MAX_BODY = 2**32 - 2
 """Bytes of the longest request whatever the terms: a frame's length counts its operation too, in four bytes."""
+REPLY_SECONDS = 3600.0
+"""An enclave that is silent for so long counts as dead. It combines many updates in minutes."""
 LOOK = "look what listens there"
 _NAMES = {
     service.HELLO: "hello",

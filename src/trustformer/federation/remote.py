@@ -14,7 +14,7 @@ from pathlib import Path
 
 from trustformer.enclave.config import RunConfig
 from trustformer.errors import ConfigError, TrustformerError
-from trustformer.federation.connection import EnclaveConnection
+from trustformer.federation.connection import REPLY_SECONDS, EnclaveConnection
 from trustformer.federation.temporary import PREFIX, check_temporary
 
 _START_SECONDS = 120.0
@@ -25,7 +25,7 @@ _ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "262144"}
 
 
 class RemoteEnclave(EnclaveConnection):
-    """Starts the enclave process, relays requests to it, and starts it again if it dies.
+    """Starts the enclave process, relays requests to it, and starts it again if it dies or hangs.
 
     Args:
         terms: file of the run's terms.
@@ -117,6 +117,7 @@ class RemoteEnclave(EnclaveConnection):
             connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
                 connection.connect(str(path))
+                connection.settimeout(REPLY_SECONDS)
                 self._socket = connection
                 return True
             except OSError:

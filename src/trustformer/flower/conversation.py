@@ -75,7 +75,7 @@ class Conversation:
                 self._open, self._command = message, _parcel(message)
                 if self._command.kind in COMMANDS:
                     return self._command
-                self._busy()
+                self._reply(Parcel("busy"))
             except _SilentError:  # this client's part is done, and others are still at theirs
                 continue
             except LostError as error:
@@ -158,7 +158,7 @@ class Conversation:
                     raise _answered(read_error(parcel.body))
                 return parcel.body
             self._open = message
-            self._busy()
+            self._reply(Parcel("busy"), call)  # a host that has nothing of that call any more says so
 
     def _wait(self, seconds: float) -> Message:
         deadline, pause = time.monotonic() + seconds, POLL[0]
@@ -173,9 +173,6 @@ class Conversation:
             time.sleep(pause)
             pause = min(1.4 * pause, self._idle)
         raise _SilentError(f"the host has said nothing for {seconds:,.0f} s")
-
-    def _busy(self) -> None:
-        self._reply(Parcel("busy"))
 
     def _reply(self, parcel: Parcel, call: int = 0) -> None:
         message, self._open = self._open, None

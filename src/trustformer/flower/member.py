@@ -47,7 +47,8 @@ from trustformer.secure.identity import Identity
 
 PASSING = (ProtocolError, EnclaveLostError, SealError, MessageError, LostError)
 """Failures after which the host may ask again; any other ends `join`."""
-_RELEASE_PAUSE = 0.3
+_RELEASE_PAUSE = (0.3, 5.0)
+"""Seconds between two questions for a key: at first, and after many, times the pace."""
 _LONG = 15.0
 """Seconds after which it is said what is waited for."""
 
@@ -82,7 +83,7 @@ class Member:
         keep_promise(directory, learner.promise, "restore this client's text and the version of opacus")
         if learner.promise is not None:
             reporter.note(f"privacy  {learner.promise}")
-        pace = max(1.0, len(self._terms.roster) / BUSY)
+        self._pace = pace = max(1.0, len(self._terms.roster) / BUSY)
         node = Node(
             settings.superlink,
             folder / settings.ca,
@@ -200,13 +201,15 @@ class Member:
         except MessageError as error:  # weights that cannot be coded: asked again it would train to the same
             raise TrustformerError(error.message, error.hint) from None
         self._line.trained = self._client.state.trained
+        if self._client.channel.stale:  # training took longer than evidence counts
+            self._greet()
         status = self._client.contribute()
         what = f"loss {self._client.state.loss:.3f}" if trains else "exchange only"
         self._reporter.note(f"round {number} of {self._terms.rounds}: {status}; {what}")
         return status
 
     def _greet(self) -> None:
-        began, told = time.monotonic(), False
+        began, told, pause = time.monotonic(), False, _RELEASE_PAUSE[0]
         while True:
             try:
                 self._client.greet()
@@ -225,7 +228,8 @@ class Member:
                     self._reporter.note(
                         "waiting for the newest round's key: other clients have to say that they hold it"
                     )
-                time.sleep(_RELEASE_PAUSE)
+                time.sleep(pause)
+                pause = min(1.5 * pause, _RELEASE_PAUSE[1] * self._pace)
 
     def _report(self, number: int, what: str, done: int, total: int) -> None:
         unit = "tokens" if what == "training" else ""

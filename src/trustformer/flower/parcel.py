@@ -32,7 +32,7 @@ class Parcel:
     Attributes:
         kind: one of those above.
         round: of `take part`; of everything a client sends: the last round it has trained for.
-        call: number of the request that this is, or that this answers.
+        call: number of the request that this is or answers, or whose answer a `busy` client waits for; else 0.
         after: of `sync`: the last round the client holds.
         note: a word about it: a receipt's status, the class of an error, `manifests` for a sync without aggregates.
         body: opaque.

@@ -48,6 +48,8 @@ _AROUND = 4096
 _OBJECTS = 2  # the message and its list of records
 _LOOK_AGAIN = (0.1, 5.0)
 """Seconds until the host looks again for objects of a reply that are not there yet: at first, and after many looks."""
+_KEPT = 365 * 86400.0
+"""Seconds for which the SuperLink takes a reply. Flower's 12 hours are less than a client may train for."""
 _ARRIVES_WITHIN = 3600.0
 """Seconds after which a reply whose objects have not come is given up."""
 
@@ -198,7 +200,11 @@ class Post:
     def send(self, node: int, parcel: Parcel) -> str:
         """Send to one node; return the message's id."""
         message = Message(
-            parcel.to_record(), dst_node_id=node, message_type=MessageType.TRAIN, group_id=str(parcel.round)
+            parcel.to_record(),
+            dst_node_id=node,
+            message_type=MessageType.TRAIN,
+            ttl=_KEPT,
+            group_id=str(parcel.round),
         )
         packed = Packed.of(message)
         request = PushAppMessagesRequest(messages_list=[packed.proto], message_object_trees=[packed.tree])

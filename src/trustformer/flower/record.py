@@ -12,6 +12,7 @@ import time
 from typing import Any
 
 from trustformer.enclave.protocol import MAX_MESSAGE, Manifest, split_signed
+from trustformer.errors import ProtocolError
 from trustformer.experiment.record import RunDirectory
 from trustformer.federation.host import Host, split_kept
 from trustformer.federation.ledger import Ledger
@@ -34,6 +35,7 @@ class Record:
         self._rounds: dict[int, dict[str, Any]] = {record["round"]: record for record in directory.rounds()}
         self._trained: dict[int, set[str]] = {n: set(record["present"]) for n, record in self._rounds.items()}
         self._statuses: dict[str, str] = {}
+        self._unknown: set[int] = set()
         self._started = time.monotonic()
         done = directory.path / "finished.json"
         self.finished: set[str] = set(json.loads(done.read_text("utf-8"))) if done.exists() else set()
@@ -45,11 +47,20 @@ class Record:
             self.finished.add(client)
             self._directory.write_json("finished.json", sorted(self.finished))
 
-    def restore(self, host: Host) -> None:
-        """Add the rounds that the enclave has closed and a crash kept from being recorded."""
-        for number in range(1, host.round + 1):
-            if number not in self._rounds:
+    def restore(self, host: Host) -> list[int]:
+        """Add the rounds that the enclave has closed and a crash kept from being recorded.
+
+        Returns:
+            Those found now whose released data the host has lost: nobody knows who took part, and they stay out.
+        """
+        lost = []
+        for number in sorted(set(range(1, host.round + 1)) - self._rounds.keys() - self._unknown):
+            try:
                 self.close(number, host)
+            except ProtocolError:  # of the host, or of an enclave that learned its newest round from clients
+                lost.append(number)
+        self._unknown.update(lost)
+        return lost
 
     def open(self, number: int) -> None:
         """Round `number` begins."""
@@ -103,8 +114,8 @@ class Record:
 
     @property
     def last(self) -> int:
-        """The last round recorded as closed; 0 before the first."""
-        return max(self._rounds, default=0)
+        """The last round known to be closed; 0 before the first."""
+        return max({*self._rounds, *self._unknown}, default=0)
 
     @property
     def current(self) -> set[str]:

@@ -69,7 +69,7 @@ class Relay:
         """
         while True:
             try:
-                self._record.restore(self._host)
+                self._restore()
                 while (done := self._host.round) < self._rounds:
                     self._round(done + 1)
                 break
@@ -100,9 +100,16 @@ class Relay:
                 earliest = time.monotonic() + min(_REFUSED, self._settings.deadline)
             except EnclaveLostError as lost:
                 self._note(f"round {number}: {lost.message}")
-        if number > self._record.last:
-            self._record.restore(self._host)
+        if number > self._record.last and number not in self._restore():
             self._note(self._record.line(number, self._rounds))
+
+    def _restore(self) -> list[int]:
+        """Record what is closed; return the rounds of which nothing can be."""
+        lost = self._record.restore(self._host)
+        if lost:
+            which = names(f"round {number}" for number in lost)
+            self._note(f"{which}: gone from released/, so who took part is not known; whoever lacks it needs a dense G")
+        return lost
 
     def _next_try(self, number: int, attempt: int, why: str, hint: str) -> int:
         """Say why a round is tried again; raises `TrustformerError` after the last try."""

@@ -106,6 +106,19 @@ class HostConfig(_File, frozen=True, forbid_unknown_fields=True, kw_only=True):
     collateral: Source = "intel"
 
 
+def listening(address: str) -> str:
+    """Where to listen so that clients reach the host at `address`; raises `ConfigError` if that is not HOST:PORT."""
+    host, _, port = address.rpartition(":")
+    six = host.startswith("[") and host.endswith("]")
+    if not (host and (six or ":" not in host) and port.isdecimal() and 0 < int(port) < 2**16):
+        raise ConfigError(
+            f"--address {address!r} is not HOST:PORT", "for example --address 10.0.0.5:9443, or [2001:db8::5]:9443"
+        )
+    if host in ("127.0.0.1", "localhost", "[::1]"):
+        return address
+    return f"[::]:{port}" if six else f"0.0.0.0:{port}"
+
+
 class NodeConfig(_File, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What a client's own operator decides. Relative paths are looked up beside this file.
 

@@ -26,6 +26,8 @@ POLL = (0.02, 0.3)
 _NODES_EVERY = 1.0
 _RETRY = (0.2, 10.0)
 """Seconds until a client that failed is asked again: at first, and after many times."""
+_GROWS = 20
+"""Failures in a row after which that time grows no more."""
 _REFUSALS = {kind.__name__ for kind in Refusal.__subclasses__()}
 _SPONSOR = 600.0
 """Seconds a sponsor has to share the common model. Its answer may be lost without a sign; then another one is asked."""
@@ -139,7 +141,7 @@ class Switchboard:
             if (line.node in online) != line.online:
                 line.online = line.node in online
                 self._note(f"client {line.client} is {'online' if line.online else 'offline'}")
-                line.working, line.retry, line.since = False, 0.0, time.monotonic()
+                line.working, line.since = False, time.monotonic()
 
     def _send(self, line: Line, parcel: Parcel) -> str:
         sent = self._post.send(line.node, parcel)
@@ -162,14 +164,14 @@ class Switchboard:
                 self._handle(line, parcel, sent, newest)
 
     def _handle(self, line: Line, parcel: Parcel | None, sent: str, newest: bool) -> None:
+        if sent == line.probe:
+            line.probe = ""
         if parcel is None:
             line.working = line.working and not newest
             if sent in self._asked:
                 self._sponsored(sent, line, Parcel("failed"))
             return
         line.heard = time.monotonic()
-        if sent == line.probe:
-            line.probe = ""
         self._record.heard(line.client, parcel.round)
         if parcel.kind in ("hello", "upload", "sync"):
             answered = self._answer(line, parcel)
@@ -181,6 +183,12 @@ class Switchboard:
             self._find_sponsor(line, parcel)
         elif parcel.kind in ("done", "failed"):
             self._settle(line, parcel)
+        if parcel.kind == "busy" and parcel.call and not self._at_it(line):
+            self._send(line, _error(ProtocolError("a message was lost", "ask again"), parcel.call))
+
+    def _at_it(self, line: Line) -> bool:
+        """Whether a request of this client, its answer, or a sponsor's is on its way."""
+        return bool(line.waiting) or any(asked.line is line for asked in self._asked.values())
 
     def _settle(self, line: Line, parcel: Parcel) -> None:
         line.working = False
@@ -195,7 +203,7 @@ class Switchboard:
                 line.retry = time.monotonic() + _RETRY[0]
             return
         line.failures += 1
-        line.retry = time.monotonic() + min(_RETRY[0] * 1.6**line.failures, _RETRY[1])
+        line.retry = time.monotonic() + min(_RETRY[0] * 1.6 ** min(line.failures, _GROWS), _RETRY[1])
         before, line.said = line.said, parcel.note[:60]
         if line.failures == 1 or line.failures % 10 == 0 or line.said != before:
             what = "says that it refuses the enclave:" if line.said in _REFUSALS else "failed with"
