@@ -155,3 +155,8 @@ def test_one_wrong_token_takes_a_source_out_of_the_span() -> None:
         distances_NL = dager._spaces["source 2"].distances(search._trace(torch.cat([right_L[None], changed_NL]))[1])
         assert distances_NL[0].max() < TOLERANCE / 3
         assert distances_NL[1:].max(1).values.min() > 3 * TOLERANCE
+
+
+def test_a_matrix_that_no_step_uses_hides_no_token() -> None:
+    moved = np.ones((5, 2), np.float32)
+    assert embedding_of({"shared": np.zeros((5, 2), np.float32), "encoder": moved}, 5) is moved

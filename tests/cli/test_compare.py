@@ -138,29 +138,32 @@ def test_runs_of_a_file_that_was_changed_in_between_are_not_compared(
 @pytest.mark.parametrize(
     ("seeds", "synthetic", "inputs", "different"),
     [
-        ((1, 2), False, ("aaaa", "v", "g"), "different data: aaaa and bbbb"),
+        ((1, 2), False, ("aaaa", "v", "g"), "were run on different data: aaaa and bbbb"),
         ((1, 2), True, ("aaaa", "v", "g"), ""),
-        ((1, 1), True, ("aaaa", "v", "g"), "different data: aaaa and bbbb"),
-        ((1, 2), False, ("bbbb", "w", "g"), "different vocabularies: w and v"),
-        ((1, 1), False, ("bbbb", "v", "h"), "different first models: h and g"),
+        ((1, 1), True, ("aaaa", "v", "g"), "were run on different data: aaaa and bbbb"),
+        ((1, 2), False, ("bbbb", "w", "g"), "were run on different vocabularies: w and v"),
+        ((1, 1), False, ("bbbb", "v", "h"), "were run on different first models: h and g"),
         ((1, 2), False, ("bbbb", "v", "h"), ""),
+        ((1, 1), False, ("bbbb", "v", "g", "tok:zh|version:2.5"), "were scored differently: tok:zh and tok:13a"),
+        ((1, 1), False, ("bbbb", "v", "g", "tok:13a|version:2.5"), ""),
     ],
 )
 def test_one_table_is_of_one_data_set_vocabulary_and_first_model(
-    seeds: tuple[int, int], synthetic: bool, inputs: tuple[str, str, str], different: str
+    seeds: tuple[int, int], synthetic: bool, inputs: tuple[str, ...], different: str
 ) -> None:
     results = [
         {
             **{"seed": seed, "synthetic": synthetic, "signature": f"local|data:{data}|tf:0"},
             "inputs": {"tokenizer": tokenizer, "start": start},
+            "sacrebleu_signature": scorer[0] if scorer else "tok:13a|version:2.6",
         }
-        for seed, (data, tokenizer, start) in zip(seeds, (inputs, ("bbbb", "v", "g")), strict=True)
+        for seed, (data, tokenizer, start, *scorer) in zip(seeds, (inputs, ("bbbb", "v", "g")), strict=True)
     ]
-    with pytest.raises(ConfigError, match=f"a and b were run on {different}") if different else nullcontext():
+    with pytest.raises(ConfigError, match=f"a and b {different}") if different else nullcontext():
         check_inputs(zip("ab", results, strict=True))
     for result in results:
         del result["inputs"]  # an older record
-    with pytest.raises(ConfigError) if "data" in different else nullcontext():
+    with pytest.raises(ConfigError) if "data" in different or "scored" in different else nullcontext():
         check_inputs(zip("ab", results, strict=True))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from trustformer.codec.weights import Weights, weights_digest
 from trustformer.data.folder import load_folder, write_folder
 from trustformer.errors import ConfigError
 from trustformer.experiment.config import load_config
+from trustformer.experiment.record import RunDirectory
 from trustformer.flower.learner import Learner
-from trustformer.flower.member import join
+from trustformer.flower.member import Member, join
 from trustformer.flower.settings import HostConfig, NodeConfig
 from trustformer.flower.setup import init_federation
 from trustformer.models.seq2seq import get_weights, load_model
@@ -98,6 +100,16 @@ def test_another_federation_begins_from_the_common_model_that_one_left(
     common = _json(fed / "client-0" / "state" / "result.json")["common_digest"]
     shutil.rmtree(left)  # another machine's
     assert weights_digest(_learner(tmp_path / "again" / "client-1").start).hex() == common
+    join_nobody = partial(Member, tmp_path / "again" / "client-1", RunDirectory(tmp_path / "state"), Notes())
+    continued = tmp_path / "again" / "client-1" / "preset" / "config.json"
+    join_nobody()
+    text = continued.read_text("utf-8")
+    continued.write_text(text.replace('"scale_embedding": true', '"scale_embedding": false'), "utf-8")
+    with pytest.raises(ConfigError, match="are not those the terms were made for"):
+        join_nobody()
+    shutil.rmtree(continued.parent)
+    with pytest.raises(ConfigError, match="the model that this federation continues, is missing"):
+        join_nobody()
 
 
 def _held(folder: Path) -> str:

@@ -18,6 +18,7 @@ import torch
 import transformers
 from transformers import GPT2Config, GPT2LMHeadModel, MBartConfig, MBartTokenizer, T5Config
 
+from trustformer.attacks.probe import gradient
 from trustformer.codec.weights import Weights
 from trustformer.data.corpus import Pair, read_lines
 from trustformer.data.folder import write_folder
@@ -162,6 +163,9 @@ def test_a_folder_with_a_tensor_that_no_step_uses_is_trained_round_after_round(
         assert [name for name, values in result.weights.items() if np.array_equal(values, weights[name])] == unused
         weights, state = result.weights, result.optimizer
     assert [name for name, values in state.second.items() if not values.any()] == unused
+    if task == "translation":
+        told = gradient(again.model, weights, again.clients["0"][:1], 0.0)
+        assert [name for name, values in told.items() if not values.any()] == unused
 
 
 def test_special_tokens_written_in_a_text_are_text(prepared: Callable[..., Prepared], tmp_path: Path) -> None:

@@ -37,7 +37,9 @@ def gradient(model: Model, weights: Weights, examples: Sequence[Example], label_
     model.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    return {name: p.grad.numpy().copy() for name, p in named}
+    return {  # of a tensor that no step uses there is none
+        name: np.zeros(p.shape, np.float32) if p.grad is None else p.grad.numpy().copy() for name, p in named
+    }
 
 
 def whole_epochs(config: TrainConfig) -> TrainConfig:

@@ -23,14 +23,14 @@ sentences, up to four (`benchmarks/screening/tolerances.py`)."""
 
 
 def embedding_of(drift: Weights, vocab_size: int) -> Array:
-    """Return the drift of the matrix with a row a token, (V, D); the first one if there are several.
+    """Return the drift of the matrix with a row a token, (V, D); of several the one that moved most.
 
     Raises:
         ConfigError: there is none.
     """
-    for values in drift.values():
-        if values.ndim == 2 and len(values) == vocab_size:
-            return values
+    found = [values for values in drift.values() if values.ndim == 2 and len(values) == vocab_size]
+    if found:
+        return max(found, key=np.linalg.norm)
     raise ConfigError(f"the messages hold no matrix with a row for each of {vocab_size:,} tokens", NOT_SENT)
 
 

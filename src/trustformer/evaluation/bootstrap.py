@@ -19,7 +19,7 @@ METRICS: tuple[Metric, ...] = ("bleu", "chrf")
 RESAMPLES = 1000
 _LENGTH_SCALE = 1 << 20  # sacreBLEU takes whole lengths and uses only their ratio; weighted ones are not whole
 
-_CODES = {"zho": "zh", "chi": "zh", "cmn": "zh", "jpn": "ja", "kor": "ko"}
+_CODES = {**dict.fromkeys(("zho", "chi", "cmn", "yue", "lzh"), "zh"), "jpn": "ja", "kor": "ko"}
 """ISO 639-3 and 639-2 codes of the languages that sacreBLEU has tokenizers for, as it knows them."""
 
 Floats = npt.NDArray[np.float64]

@@ -17,7 +17,6 @@ from trustformer.data.corpus import LABELS, Pair
 from trustformer.data.hub_tokenizer import HubTokenizer
 from trustformer.data.tokenizer import Tokenizer
 from trustformer.errors import DataError
-from trustformer.evaluation.bootstrap import make_bleu
 from trustformer.evaluation.translation import EvaluationConfig, Report, negative_log_likelihood, score, translate
 from trustformer.models.objectives import (
     SEQ2SEQ,
@@ -80,9 +79,6 @@ def make_task(name: str, tokenizer: Tokenizer, side: Side, labels: Sequence[str]
         side: of a pair, the text that tasks other than translation use.
         labels: of classification.
         language: of translations, which BLEU's tokenizer depends on.
-
-    Raises:
-        ConfigError: BLEU of that language needs a package that is not installed.
     """
     if name == "translation":
         return Translation(tokenizer, language)
@@ -120,7 +116,6 @@ class Translation(_Examples):
     objective: Objective = SEQ2SEQ
 
     def __init__(self, tokenizer: Tokenizer, language: str = "") -> None:
-        make_bleu(language)  # what is not installed is said before anything is trained
         self._tokenizer, self._language = tokenizer, language
 
     def _tokenised(self, pairs: Sequence[Pair], max_length: int) -> list[Example]:

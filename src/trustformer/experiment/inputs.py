@@ -13,7 +13,12 @@ from trustformer.models.seq2seq import frozen_weights
 if TYPE_CHECKING:
     from trustformer.experiment.prepare import Prepared
 
-_WORDS = {"data": "data", "tokenizer": "vocabularies", "start": "first models"}
+_WORDS = {
+    "data": "were run on different data",
+    "tokenizer": "were run on different vocabularies",
+    "start": "were run on different first models",
+    "scorer": "were scored differently",
+}
 
 
 def inputs_of(prepared: Prepared) -> dict[str, str]:
@@ -35,8 +40,8 @@ def check_inputs(runs: Iterable[tuple[object, dict[str, Any]]]) -> None:
             other, before = seen.setdefault((what, seed), (folder, value))
             if value != before:
                 raise ConfigError(
-                    f"{other} and {folder} were run on different {_WORDS[what]}: {before:.8} and {value:.8}",
-                    "a file has changed since: remove the older folder, or choose another --out",
+                    f"{other} and {folder} {_WORDS[what]}: {before} and {value}",
+                    "a file or the program has changed since: remove the older folder, or choose another --out",
                 )
 
 
@@ -47,4 +52,7 @@ def data_of(result: dict[str, Any]) -> str:
 
 def _stated(result: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "data", data_of(result)
-    yield from result.get("inputs", {}).items()
+    for what, value in result.get("inputs", {}).items():
+        yield what, value[:8]
+    if "sacrebleu_signature" in result:  # its tokenizer depends on the language since 2026-11-27
+        yield "scorer", result["sacrebleu_signature"].partition("|version:")[0]

@@ -16,9 +16,11 @@ from trustformer.attestation.simulated import BANNER
 from trustformer.codec.weights import Weights
 from trustformer.data.batches import Example
 from trustformer.data.marian import stored_tokenizer
+from trustformer.evaluation.bootstrap import make_bleu
 from trustformer.evaluation.translation import negative_log_likelihood
 from trustformer.experiment.cohorts import check_played, make_cohorts
 from trustformer.experiment.config import Config
+from trustformer.experiment.corpora import target_language
 from trustformer.experiment.layers import describe_layers, embeddings_of, exchanged
 from trustformer.experiment.parties import Federation, assemble
 from trustformer.experiment.prepare import Prepared, prepare
@@ -104,6 +106,8 @@ def _run(
 
 def _prepare(config: Config, directory: RunDirectory) -> tuple[Prepared, list[Cohort]]:
     stored, began = directory.path / "tokenizer.model", directory.path / "experiment.digest"
+    if config.model.task == "translation":
+        make_bleu(target_language(config.data, config.clients.folders))  # what is not installed is said now
     prepared = prepare(config, stored_tokenizer(stored) if stored.exists() else None)
     cohorts = make_cohorts(config, list(prepared.clients), prepared.method.total(config.rounds))
     if prepared.method.codec is not None:  # others train with everybody, whatever the cohorts

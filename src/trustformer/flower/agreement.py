@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import msgspec
@@ -23,12 +24,27 @@ CONTINUED = "preset"
 _SOURCE = "take it from the folder that init-federation wrote"
 
 
-def experiment_digest(config: Config, tokenizer: bytes, start: Weights) -> bytes:
+def experiment_digest(config: Config, tokenizer: bytes, start: Weights, folder: Path) -> bytes:
     """Digest of what all clients of a deployment agree on: config, tokenizer and G_0 (32 bytes).
 
-    Unlike that of `trustformer run` it cannot cover the data: nobody sees all of them.
+    A model that is continued lies in a client's `folder`, and all of it counts: what is frozen and its own config too.
+    Unlike that of `trustformer run` the digest cannot cover the data: nobody sees all of them.
+
+    Raises:
+        ConfigError: there is no such model.
     """
-    return digest(enc("tfl/1 deployment", config.to_toml(), tokenizer, weights_digest(start)))
+    fields: list[bytes | str] = ["tfl/1 deployment", config.to_toml(), tokenizer, weights_digest(start)]
+    if config.model.preset not in PRESETS:
+        fields += [_file_digest(folder / CONTINUED / name) for name in ("config.json", "model.safetensors")]
+    return digest(enc(*fields))
+
+
+def _file_digest(path: Path) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, lambda: hashlib.new("sha512_256")).digest()
+    except OSError as error:
+        raise ConfigError(f"the model to continue, {path}, cannot be read: {error.strerror}", _SOURCE) from None
 
 
 def read_terms(path: Path) -> RunConfig:
@@ -51,9 +67,11 @@ def read_tokenizer(path: Path) -> Tokenizer:
 
 
 def model_of(folder: Path, config: Config) -> ModelConfig:
-    """What a client builds: a model that is continued comes from the client's own `folder`."""
+    """What a client builds: a model that is continued comes from its `folder`; raises `ConfigError` without one."""
     if config.model.preset in PRESETS:
         return config.learner
+    if not (folder / CONTINUED).is_dir():
+        raise ConfigError(f"{folder / CONTINUED}, the model that this federation continues, is missing", _SOURCE)
     return msgspec.structs.replace(config.learner, preset=str(folder / CONTINUED))
 
 

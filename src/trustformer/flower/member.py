@@ -129,7 +129,8 @@ class Member:
                 f"{self.settings.identity} is not the key that the terms name for this client",
                 f"take it from the folder that init-federation wrote for client {self.settings.client}",
             )
-        if self._terms.experiment != experiment_digest(config, self._learner.tokenizer.digest, start):
+        held = experiment_digest(config, self._learner.tokenizer.digest, start, self._folder)
+        if self._terms.experiment != held:
             raise ConfigError(
                 "config, tokenizer or first model are not those the terms were made for",
                 "take all files from one and the same init-federation",

@@ -122,7 +122,11 @@ def _write(
     identities = {client: Identity.generate() for client in prepared.clients}
     roster = {client: identity.public for client, identity in identities.items()}
     rounds = prepared.method.total(config.rounds)
-    agreed = experiment_digest(config, prepared.tokenizer.digest, prepared.start)
+    folders = [at / _name(client) for client in prepared.clients]
+    for folder in folders if config.model.preset not in PRESETS else ():
+        RunDirectory(folder).make()
+        save_model(prepared.model, folder / CONTINUED)
+    agreed = experiment_digest(config, prepared.tokenizer.digest, prepared.start, folders[0])
     common = codec.at(config.seed, 1).digest(prepared.common)
     provider = SimulatedAttester.kind if policy is None else GramineAttester.kind
     terms = make_terms(config, agreed, common, codec, roster, rounds, provider=provider)
@@ -139,8 +143,6 @@ def _write(
     pairs = _pairs(config, prepared)
     for client, identity in identities.items():
         _write_client(at, server, client, identity, pairs[client], terms, prepared, address)
-        if config.model.preset not in PRESETS:
-            save_model(prepared.model, at / _name(client) / CONTINUED)
     commands = Commands(
         f"trustformer serve {final / 'host'}",
         {client: f"trustformer join {final / _name(client)}" for client in prepared.clients},
