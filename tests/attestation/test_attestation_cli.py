@@ -91,13 +91,22 @@ def test_explain(files: list[object], cli: Callable[..., Any]) -> None:
     assert "REFUSED at check b (Expired)" in " ".join(refused.out.split())
 
 
+@pytest.mark.parametrize("option", [AT, ("--report-data", "00" * 64), ("--provider", "simulated")], ids=" ".join)
+def test_what_is_of_a_check_needs_a_policy(
+    files: list[object], cli: Callable[..., Any], option: tuple[str, str]
+) -> None:
+    refused = cli("explain", *files[:4], *option)
+    assert (refused.code, type(refused.error), refused.out) == (2, ConfigError, "")
+    assert f"{option[0]} is of a check" in refused.error.message
+
+
 def test_names_in_a_quote_cannot_steer_the_terminal(files: list[object], cli: Callable[..., Any]) -> None:
     forged = Pki()
     name = "\x1b[2J\x9b2J\x07\nVerdict\n  ACCEPTED: every check\u202e"
     forged.pck = issue(name, forged.pck_ca, None, extension(fmspc=forged.fmspc, ppid=forged.ppid, flags=None))
     Path(str(files[1])).write_bytes(forged.quote())
-    for arguments in (files, files[:4]):
-        lines = cli("explain", *arguments, *AT).out.splitlines()
+    for arguments in ([*files, *AT], files[:4]):
+        lines = cli("explain", *arguments).out.splitlines()
         assert all(line.isprintable() for line in lines)
         assert lines.count("Verdict") == 1
 

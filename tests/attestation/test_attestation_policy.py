@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,12 @@ def test_a_root_comes_from_a_file_or_from_the_evidence_if_pinned(pki: Pki, tmp_p
         unpinned.check(evidence, now=NOW, expected_report_data=None)
     (tmp_path / "root.der").write_bytes(b"no certificate")
     with pytest.raises(ConfigError, match=r"root\.der"):
+        Policy.make(pki.policy(root_ca_files=["root.der"]), folder=tmp_path)
+
+
+def test_a_root_that_is_a_pipe_is_not_waited_for(pki: Pki, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "root.der")
+    with pytest.raises(ConfigError, match=r"root_ca_files: cannot read '.*root\.der': it is no file"):
         Policy.make(pki.policy(root_ca_files=["root.der"]), folder=tmp_path)
 
 

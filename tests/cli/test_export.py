@@ -18,6 +18,7 @@ from cli_kit import Cli
 
 from trustformer.errors import TrustformerError
 from trustformer.evaluation.translation import translate
+from trustformer.experiment.config import load_config
 from trustformer.experiment.saved import load_saved
 from trustformer.methods import PRIVATE, MethodConfig
 from trustformer.privacy.stated import stated_epsilon
@@ -174,6 +175,35 @@ def test_the_card_of_what_was_not_federated_says_so(
     assert "without putting" not in card
 
 
+def test_pooled_text_is_no_clients_own_whoever_is_asked_for(
+    tiny_run: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    tiny_run(tmp_path / "run", "method.name=centralized", "rounds=1")
+    for name, client in (("pooled", None), ("asked", "0")):
+        export(tmp_path / "run", tmp_path / name, client)
+    pooled, asked = ((tmp_path / name / "README.md").read_text("utf-8") for name in ("pooled", "asked"))
+    assert asked == pooled
+
+
+@pytest.mark.parametrize(
+    ("values", "declared"),
+    [
+        (["data.source=jsonl"], ()),
+        (["data.source=hf", "data.name=pairs", "data.source_language=no"], ("no",)),
+        (["data.source=jsonl", "data.source_language=no", "data.target_language=de"], ("no", "de")),
+        (["data.source=jsonl", "model.task=causal-lm"], ()),
+        (["data.source=tmx"], ("ru", "en")),
+        (["data.source=toy"], ("ru", "en")),
+        (["data.source=tsv"], ()),
+    ],
+)
+def test_languages_that_nobody_declared_are_not_on_the_card(values: list[str], declared: tuple[str, ...]) -> None:
+    """Rows of jsonl and hf with the keys `source` and `target` need no languages in the config."""
+    files = [f"data.{name}=x" for name in ("train", "valid", "test")] if "data.source=toy" not in values else []
+    config = load_config(None, [*files, *values])
+    assert export_module._languages(config) == declared
+
+
 @pytest.mark.parametrize("name", PRIVATE)
 def test_the_card_of_a_private_run_states_its_guarantee_and_what_it_leaves_out(
     tiny_run: Callable[..., dict[str, Any]], tmp_path: Path, name: str
@@ -258,6 +288,8 @@ def test_the_card_says_what_it_is(cli: Cli, finished: Path, tmp_path: Path) -> N
         *("README.md", "config.json", "generation_config.json", "model.safetensors"),
         *("source.spm", "target.spm", "vocab.json", "tokenizer_config.json"),
     }
+    modes = {path.stat().st_mode for path in (tmp_path / "common").iterdir()}
+    assert len(modes) == 1, "who may read the card may read the weights"
 
 
 def test_nothing_is_overwritten(cli: Cli, finished: Path, tmp_path: Path) -> None:

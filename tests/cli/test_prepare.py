@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import stat
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -67,6 +68,20 @@ def test_a_folder_has_three_splits_and_a_report(cli: Cli, memory: Path, tmp_path
     assert sum(json.loads(kept.out)["pairs"].values()) == 126
 
 
+def test_sets_too_small_to_score_are_told(cli: Cli, memory: Path, tmp_path: Path) -> None:
+    done = cli("prepare", memory, "--out", tmp_path / "few", *SHARES)
+    numbers = json.loads((tmp_path / "few" / "report.json").read_text("utf-8"))["pairs"]
+    for name, score in (("valid", "the loss"), ("test", "BLEU")):
+        assert f"only {numbers[name]} {name} pairs: {score} of so few says little; all clients must agree" in done.out
+        assert f"a larger --{name}\n" in done.out
+    many = tmp_path / "many.tsv"
+    many.write_text("".join(f"Предложение {i}.\tSentence {i}.\n" for i in range(700)), "utf-8")
+    done = cli("prepare", many, "--out", tmp_path / "many", "--valid", "0.2", "--test", "0.2")
+    assert done.code == 0, done.err
+    assert "only" not in done.out
+    assert "a random split would put no source of a test pair into train either" in done.out  # all differ
+
+
 def test_the_same_input_gives_the_same_bytes(cli: Cli, memory: Path, tmp_path: Path) -> None:
     for name in ("a", "b"):
         assert cli("prepare", memory, SAMPLES / "memory.tmx", "--out", tmp_path / name, *SHARES).code == 0
@@ -109,6 +124,47 @@ def test_what_is_written_is_read_again(
     labelled = any(pair.domain for pair in (*pairs, *pairs[:1]))
     expected = [replace(pair, domain=pair.domain or "unlabelled") for pair in pairs] if labelled else pairs
     assert list(load_folder(folder).train) == expected
+
+
+def test_a_source_that_differs_in_case_alone_is_no_other_translation() -> None:
+    pairs = [Pair(f"sentence {i}", "x") for i in range(100)]
+    for more, variants in (
+        ([("Да.", "Yes."), ("да.", "Yes.")], 0),
+        ([("Да.", "Yes."), ("да.", "Yes, it is."), ("ДА.", "Yes."), ("Да.", "Yep.")], 2),
+    ):
+        division = divide([pairs, [Pair(*sides) for sides in more]], valid=0.2, test=0.2)
+        assert (division.variants, division.repeated) == (variants, 0)
+
+
+def test_a_line_that_is_too_long_costs_no_more_than_its_length() -> None:
+    """Normalising sorts accents by insertion."""
+    pairs = [*(Pair(f"sentence {i}", "x") for i in range(100)), Pair("a" + "\u0301\u0323" * 100_000, "x")]
+    start = time.process_time()
+    assert divide([pairs], valid=0.2, test=0.2).too_long == 1
+    assert time.process_time() - start < 5
+
+
+@pytest.mark.parametrize("option", [("--hf-split", "train"), ("--hf-config", "ru-en")], ids=" ".join)
+def test_options_of_data_sets_are_not_of_files(cli: Cli, memory: Path, tmp_path: Path, option: tuple[str, str]) -> None:
+    done = cli("prepare", memory, "--out", tmp_path / "out", *SHARES, *option)
+    assert (done.code, "--hf-config and --hf-split are of data sets" in done.err) == (2, True)
+
+
+@pytest.mark.parametrize("option", ["--domain", "--source-language", "--target-language"])
+def test_an_option_that_is_not_utf8_is_refused_before_anything_is_read(cli: Cli, tmp_path: Path, option: str) -> None:
+    done = cli("prepare", tmp_path / "none.tsv", "--out", tmp_path / "out", option, "m\udce9mo")
+    assert (done.code, f"{option} 'm?mo' is not UTF-8" in done.err) == (2, True)
+
+
+def test_an_input_whose_name_is_not_utf8_is_read(cli: Cli, memory: Path, tmp_path: Path) -> None:
+    odd = tmp_path / "m\udce9moire.jsonl"
+    rows = [{"source": f"Слово {i}", "target": "x" * (i > 0)} for i in range(60)]
+    odd.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    done = cli("prepare", odd, memory, "--out", tmp_path / "o\udce9t", *SHARES)
+    assert done.code == 0, done.err
+    assert "m?moire.jsonl: 1 pair with an empty side" in done.out
+    report = json.loads((tmp_path / "o\udce9t" / "report.json").read_text("utf-8"))
+    assert [one["name"] for one in report["inputs"]] == ["m?moire.jsonl", "memory.tsv"]
 
 
 def test_shares_are_what_was_asked_for() -> None:

@@ -56,7 +56,7 @@ def test_it_says_what_the_run_scored(cli: Cli, finished: Path) -> None:
     """Greedy translations of the test set are those that were scored."""
     sources = [line.split("\t")[0] for line in (finished / "translations/source.tsv").read_text("utf-8").splitlines()]
     for who, arguments in (("common", []), ("1", ["--client", "1"])):
-        _, out, _ = cli("translate", finished, *arguments, "--beams", 1, stdin="\n".join(sources).encode())
+        _, out, _ = cli("translate", finished, *arguments, stdin="\n".join(sources).encode())
         assert out == (finished / "translations" / f"{who}.txt").read_text("utf-8")
 
 
@@ -157,9 +157,16 @@ def test_the_record_names_its_clients(finished: Path) -> None:
     assert sorted(result["weights_digest"]) == sorted(path.name for path in (finished / "clients").iterdir())
 
 
-def test_a_clients_folder_of_a_deployment_is_no_run(cli: Cli, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "verb", [["translate"], ["gain"], ["report", "--out", "new"], ["export", "--to", "new"], ["attack"]]
+)
+def test_a_clients_folder_of_a_deployment_is_no_run(cli: Cli, tmp_path: Path, verb: list[str]) -> None:
+    """The hint holds for every verb: who loads the two models, and how a deployment is scored."""
     for name in ("node.toml", "config.toml"):
         (tmp_path / name).write_text("")
-    code, _, err = cli("translate", tmp_path, stdin=b"x\n")
+    code, _, err = cli(*verb, tmp_path, stdin=b"x\n")
     assert code == 2
-    assert f"give {tmp_path / 'model'}" in err
+    assert "translate and transformers load" in err
+    assert f"{tmp_path / 'common'} and {tmp_path / 'model'}" in err
+    assert "sacrebleu" in err
+    assert "docs/deploy-flower.md" in err

@@ -70,6 +70,15 @@ def test_errors_name_split_and_row(saved: Path) -> None:
 
 
 @needs_library
+def test_a_saved_data_set_has_no_configuration(saved: Path) -> None:
+    values = ["data.source=hf", f"data.name={saved / 'saved'}", "data.config=ru-en"]
+    with pytest.raises(ConfigError, match="has no configuration 'ru-en'"):
+        read_corpus(load_config(None, values).data)
+    with pytest.raises(ConfigError, match="has no configuration 'ru-en'"):
+        prepare_folder([str(saved / "saved")], saved / "out", IntakeOptions(kind="hf", hub_config="ru-en"))
+
+
+@needs_library
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("rows", "part"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
+import time
 from pathlib import Path
 
 import pytest
@@ -12,8 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trustformer.data.aligned import aligned_files, read_aligned
-from trustformer.data.corpus import Pair
-from trustformer.data.formats import detect, read_file
+from trustformer.data.corpus import DATA_VARIABLE, Pair
+from trustformer.data.folder import load_folder
+from trustformer.data.formats import detect, find, read_file
+from trustformer.data.intake import IntakeOptions, prepare_folder
 from trustformer.data.jsonl import read_jsonl
 from trustformer.data.lines import one_line
 from trustformer.errors import DataError
@@ -87,6 +91,81 @@ def test_any_json_gives_pairs_or_a_data_error(tmp_path_factory: pytest.TempPathF
     except DataError:
         return
     assert all(pair.source and pair.target and one_line(pair.source) == pair.source for pair in pairs)
+
+
+@given(st.text(" \t\r\n\v\f\0ab", max_size=12))
+def test_a_side_is_one_line_and_only_breaks_take_spaces_along(text: str) -> None:
+    plain = re.compile(r"[ \t\r\n\v\f\0]*[\t\r\n\v\f\0][ \t\r\n\v\f\0]*")  # the rule; slow on long runs
+    assert one_line(text) == plain.sub(" ", text).strip()
+
+
+@pytest.mark.parametrize("run", [" ", "\t", " \0", "  \n"])
+def test_time_is_linear_in_the_length_of_a_line(run: str) -> None:
+    start = time.process_time()
+    one_line(f"a{run * 10**6}b")
+    assert time.process_time() - start < 5
+
+
+def write_corpora(folder: Path, *names: str) -> None:
+    """Aligned files of 40 lines; each line ends in the name of its file."""
+    for name in names:
+        data = "".join(f"{number} {name}\n" for number in range(40)).encode()
+        (folder / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "read"),
+    [
+        (("corp.ru.gz", "corp.en.gz"), ("corp.ru.gz", "corp.en.gz")),
+        (("corp.en.gz",), ("corp.ru.gz", "corp.en.gz")),
+        (("corp.ru",), ("corp.ru", "corp.en")),
+        (("corp",), ("corp.ru", "corp.en")),
+        (("corp.ru.gz", "corp.en"), ("corp.ru.gz", "corp.en")),
+        (("news.en.ru", "news.en.en"), ("news.en.ru", "news.en.en")),
+        (("news.en.en",), ("news.en.ru", "news.en.en")),
+        (("news.en",), ("news.ru", "news.en")),
+    ],
+    ids=str,
+)
+def test_the_files_read_are_those_that_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inputs: tuple[str, ...], read: tuple[str, str]
+) -> None:
+    names = ("corp.ru", "corp.en", "corp.ru.gz", "corp.en.gz", "news.ru", "news.en", "news.en.ru", "news.en.en")
+    write_corpora(tmp_path, *names)
+    monkeypatch.chdir(tmp_path)
+    report = prepare_folder(inputs, tmp_path / "out", IntakeOptions(valid=0.2, test=0.2))
+    assert [one["name"] for one in report["inputs"]] == [read[0]]
+    pair = load_folder(tmp_path / "out").train[0]
+    assert (pair.source.split()[1], pair.target.split()[1]) == read
+
+
+@pytest.mark.parametrize(
+    ("name", "read"), [("a.ru.gz", "a.ru.gz"), ("a.en", "a.ru"), ("a", "a.ru"), ("b.ru", "b.ru.gz")]
+)
+def test_a_file_elsewhere_is_the_one_that_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, read: str
+) -> None:
+    write_corpora(tmp_path, "a.ru", "a.en", "a.ru.gz", "a.en.gz", "b.ru.gz", "b.en.gz")
+    monkeypatch.setenv(DATA_VARIABLE, str(tmp_path))
+    report = prepare_folder([name], tmp_path / "out", IntakeOptions(kind="text", valid=0.2, test=0.2))
+    assert [one["name"] for one in report["inputs"]] == [read]
+
+
+@pytest.mark.parametrize("name", [".", "..", "/", "none"])
+def test_what_is_no_corpus_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError):
+        prepare_folder([name], tmp_path / "out", IntakeOptions(kind="text"))
+
+
+def test_a_config_reads_the_files_that_it_names(tmp_path: Path) -> None:
+    write_corpora(tmp_path, "a.ru", "a.en", "a.ru.gz", "a.en.gz", "a.en.ru", "a.en.en")
+    for name, read in (
+        ("a.ru.gz", ("a.ru.gz", "a.en.gz")),
+        ("a.en.ru", ("a.en.ru", "a.en.en")),
+        ("a", ("a.ru", "a.en")),
+    ):
+        pairs, _ = read_file("text", find("text", str(tmp_path / name), Path(), "ru", "en"), "ru", "en")
+        assert pairs[0] == Pair(*(f"0 {file}" for file in read))
 
 
 def test_aligned_files_read_alike_by_prefix_by_either_name_and_packed(tmp_path: Path) -> None:

@@ -74,9 +74,13 @@ def test_the_first_answer_holds_manifests_and_no_keys(tmp_path: Path) -> None:
     party = Party(tmp_path, release="acknowledged")
     host, players = closed_round(party)
     aggregate = len(next((party.folder / "host").glob("*.sealed")).read_bytes())
-    before = dict(host.link("c0")._ledger.total("down"))
-    players["c0"].channel.newest(players["c0"].position, NO_HASH)
-    assert host.link("c0")._ledger.total("down")["c0"] - before["c0"] < aggregate
+    channel, ledger = players["c0"].channel, host.link("c0")._ledger
+    before = ledger.total("down")["c0"]
+    channel.newest(players["c0"].position, NO_HASH)
+    told = ledger.total("down")["c0"] - before
+    with pytest.raises(NotReleasedError):
+        list(channel.sync(players["c0"].position))
+    assert ledger.total("down")["c0"] - before - told == told < aggregate
 
 
 def test_an_acknowledgement_of_something_else_does_not_count(tmp_path: Path) -> None:

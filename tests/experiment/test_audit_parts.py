@@ -213,6 +213,31 @@ def test_a_client_that_never_joined_has_nothing_to_show_and_hides_nothing(fed: P
     assert "none of these clients has accepted a quote" in report.notes
 
 
+@pytest.mark.parametrize("own", [False, True], ids=["clients", "own"])
+@pytest.mark.parametrize("lost", ["all", "decisions"])
+def test_clients_that_sent_and_have_no_quote_they_accepted_do_not_pass(
+    fed: Path, lost: str, own: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for client in CLIENTS:
+        path = fed / f"client-{client}" / "state" / "attestation.json"
+        if lost == "all":
+            path.unlink()
+        else:
+            path.write_text(path.read_text("utf-8").replace('"accepted"', '"refused"'), "utf-8")
+    policy = ["--policy", str(fed / "client-0" / "policy.toml")] if own else []
+    folders = [str(fed / f"client-{client}") for client in CLIENTS]
+    assert main(["attest", "audit", str(fed / "host"), *folders, *policy]) == 3
+    printed = capsys.readouterr().out
+    for client in CLIENTS:
+        assert f"FAIL  quotes: client {client} has receipts for what it sent, and no quote" in printed
+
+
+def test_an_audit_that_verified_nothing_does_not_pass(fed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(fed / "client-2" / "state")
+    assert main(["attest", "audit", str(fed / "host"), str(fed / "client-2")]) == 3
+    assert {line.split()[0] for line in capsys.readouterr().out.splitlines()} == {"note"}
+
+
 def test_a_run_that_goes_on_is_checked_as_far_as_it_is(fed: Path) -> None:
     released(fed, 3).unlink()
     report = audited(fed, *CLIENTS)

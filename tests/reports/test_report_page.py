@@ -16,10 +16,10 @@ from results_kit import make_result, make_results, write_runs
 from rich.console import Console
 
 from trustformer.errors import ConfigError, DataError
-from trustformer.reports.collect import collect
+from trustformer.reports.collect import collect, runs_of
 from trustformer.reports.gains import gain_tables
 from trustformer.reports.page import render
-from trustformer.reports.sections import client_table, layer_name
+from trustformer.reports.sections import KINDS, client_table, layer_name, seconds
 from trustformer.reports.summary import summarise
 from trustformer.reports.tables import results_table, samples_table
 from trustformer.reports.task_tables import task_table
@@ -117,6 +117,33 @@ def test_records_without_optional_files_are_reported_without_those_sections() ->
     page = Page(render(collect([kept])))
     assert "The appraisals themselves are not in these folders" in page.text or "measurement" in page.text
     assert "of FedAvg's BLEU gain kept" in page.text
+
+
+def test_rounds_of_different_length_are_timed_by_local_epoch(tmp_path: Path) -> None:
+    paths = write_runs(
+        [make_result("fedavg", 1, 20.0, 3.0, 1.0, config=f"epochs-{n}", local_epochs=n) for n in (1, 3)], tmp_path
+    )
+    for path, epochs in zip(paths, (1, 3), strict=True):
+        records = [json.loads(line) for line in (path / "rounds.jsonl").read_text("utf-8").splitlines()]
+        lines = [json.dumps(record | {"seconds": dict.fromkeys(KINDS, 0.5 * epochs)}) for record in records]
+        (path / "rounds.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
+    runs = collect([tmp_path])
+    rows = summarise([run.result for run in runs])
+    times = seconds(rows, {row.name: runs_of(row, runs) for row in rows})
+    assert list(times.values()) == 2 * [dict.fromkeys(KINDS, 0.5)]
+    page = render(runs)
+    assert "Where the time goes, seconds a local epoch, all clients" in page
+    assert "seconds a round" not in page
+    assert "seconds a local epoch" not in render(runs[:1])
+
+
+def test_clients_with_folders_of_their_own_have_no_split(tmp_path: Path) -> None:
+    (path,) = write_runs([make_result("fedavg", 1, 20.0, 3.0, 1.0, config="mine")], tmp_path)
+    with (path / "config.toml").open("a", encoding="utf-8") as file:
+        file.write('[clients]\nsplit = "iid"\nfolders = ["a", "b"]\n')
+    page = Page(render(collect([path])))
+    assert "2, each with its own data" in page.text
+    assert "split iid" not in page.text
 
 
 @pytest.mark.parametrize(

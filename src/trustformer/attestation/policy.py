@@ -201,6 +201,8 @@ def _with_unchecked(checks: list[CheckResult]) -> list[CheckResult]:
 
 def _read_root(path: Path) -> Certificate:
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for, a device has no end
+            raise ConfigError(f"root_ca_files: cannot read {str(path)!r}: it is no file", "name a certificate's file")
         with path.open("rb") as file:
             return parse_certificate(file.read(MAX_ROOT_BYTES), "the certificate")
     except (OSError, ValueError) as error:  # a name with a zero character is no OSError

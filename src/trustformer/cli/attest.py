@@ -43,8 +43,10 @@ examples:
 In a deployment the rounds are with the host and each client keeps its own quotes and receipts: name the host's folder,
 then folders of clients. docs/deploy-flower.md says which files of them are enough, none of them a key or a model.
 Checks quotes against the policy, what they are bound to, the chain of rounds and the receipts, from files alone.
-exit status: 0 all holds, 3 something does not
+exit status: 0 all holds, 3 something does not, or nothing could be verified (notes alone say why)
 """
+_OF_A_CHECK = ("at", "report_data", "provider")
+"""Options of `explain` that say nothing without a policy."""
 FETCH_EXAMPLES = """\
 examples:
   trustformer attest fetch --quote quote.bin --service intel --out collateral.json
@@ -131,6 +133,11 @@ def run_explain(args: argparse.Namespace) -> int:
         for line in lines:
             console.print(Padding(Text(shown(line, None)), (0, 0, 0, 2)))
 
+    if not args.policy and (unused := [name for name in _OF_A_CHECK if vars(args)[name] is not None]):
+        raise ConfigError(
+            f"--{unused[0].replace('_', '-')} is of a check, and without --policy nothing is checked",
+            "give --policy FILE, or leave it out",
+        )
     policy = Policy.load(args.policy) if args.policy else None
     evidence = _read_evidence(args, policy)
     section("What a quote is", [account.INTRODUCTION])
@@ -164,7 +171,7 @@ def run_fetch(args: argparse.Namespace) -> int:
 
 
 def run_audit(args: argparse.Namespace) -> int:
-    """Print what holds and what does not."""
+    """Print what holds and what does not; return 3 unless something was verified and all of it holds."""
     from trustformer.experiment.audit import audit
     from trustformer.flower.witness import witness
 
@@ -172,7 +179,7 @@ def run_audit(args: argparse.Namespace) -> int:
     for kind, sentences in (("ok", report.passed), ("FAIL", report.failed), ("note", report.notes)):
         for sentence in sentences:
             print(f"{kind:5} {shown(sentence, 2000)}")
-    return 3 if report.failed else 0
+    return 3 if report.failed or not report.passed else 0
 
 
 def _read_evidence(args: argparse.Namespace, policy: Policy | None) -> Evidence:

@@ -40,7 +40,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument("--keep-repeated", action="store_true", help="keep pairs equal to an earlier one")
     parser.add_argument("--domain", default="", metavar="LABEL", help="label of all pairs that have none")
     parser.add_argument("--hf-config", default="", metavar="NAME", help="configuration of the data set, such as ru-en")
-    parser.add_argument("--hf-split", default="train", metavar="NAME", help="split of the data set (default train)")
+    parser.add_argument("--hf-split", default="", metavar="NAME", help="split of the data set (default train)")
     parser.add_argument("--json", action="store_true", help="print the report as JSON on stdout")
     parser.set_defaults(run=_run)
 
@@ -49,6 +49,7 @@ def _run(options: argparse.Namespace) -> int:
     from trustformer.data.intake import IntakeOptions, prepare_folder
     from trustformer.data.survey import summary
     from trustformer.experiment.reporter import reporting
+    from trustformer.foreign import shown
 
     settings = IntakeOptions(
         kind=options.format,
@@ -67,5 +68,5 @@ def _run(options: argparse.Namespace) -> int:
         print(json.dumps(report, indent=2, ensure_ascii=False))
     else:
         print(summary(report), end="")
-        print(f"written: {options.out}")
+        print(f"written: {shown(str(options.out), None)}")
     return 0

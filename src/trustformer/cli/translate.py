@@ -36,7 +36,12 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         metavar="N",
         help="the model of client N instead of the common one (client 0's in runs of local and centralized)",
     )
-    parser.add_argument("--beams", type=int, default=4, metavar="B", help="beam width, 1 is greedy (default 4)")
+    parser.add_argument(
+        "--beams",
+        type=int,
+        metavar="B",
+        help="beam width, 1 is greedy (default: as the run was scored, evaluation.beams; 4 with a model folder)",
+    )
     parser.set_defaults(run=_run)
 
 
@@ -47,9 +52,10 @@ def _run(options: argparse.Namespace) -> int:
     from trustformer.experiment.reporter import reporting
     from trustformer.experiment.saved import load_saved
 
-    if options.beams < 1:
-        raise ConfigError(f"--beams is {options.beams}, it must be 1 or more")
     model, tokenizer = load_saved(options.model, options.client)
+    beams = _beams(options.model) if options.beams is None else options.beams
+    if beams < 1:
+        raise ConfigError(f"--beams is {beams}, it must be 1 or more")
     if not model.config.is_encoder_decoder:
         raise ConfigError(f"{options.model} does not translate", "trustformer export writes it for transformers")
     if isinstance(sys.stdin, io.TextIOWrapper):  # in the locales C and C.UTF-8 it would let any byte pass
@@ -64,7 +70,7 @@ def _run(options: argparse.Namespace) -> int:
         while lines := _read(size):
             filled = [line for line in lines if line.strip()]
             cut += count_cut(model, tokenizer, filled)
-            answers = iter(translate(model, tokenizer, filled, beams=options.beams) if filled else [])
+            answers = iter(translate(model, tokenizer, filled, beams=beams) if filled else [])
             for line in lines:
                 print(next(answers) if line.strip() else "", flush=True)
             done += len(lines)
@@ -77,6 +83,14 @@ def _run(options: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     return 0
+
+
+def _beams(path: Path) -> int:
+    """As a run was scored, so that its BLEU is that of these translations; of a model folder as `export` sets it."""
+    from trustformer.experiment.config import load_config
+    from trustformer.reports.card import BEAMS
+
+    return load_config(path / "config.toml").evaluation.beams if (path / "result.json").is_file() else BEAMS
 
 
 def _lines_of_file() -> int:

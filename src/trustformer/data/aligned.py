@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from itertools import zip_longest
 from pathlib import Path
 
@@ -45,27 +46,34 @@ def read_aligned(source: Path, target: Path) -> tuple[list[Pair], list[str]]:
     return pairs, warnings
 
 
-def aligned_files(prefix: Path, source: str, target: str) -> tuple[Path, Path]:
+def aligned_files(prefix: Path, source: str, target: str, named: Collection[Path] = ()) -> tuple[Path, Path]:
     """Return the two files of a corpus named the usual way: `corpus` stands for `corpus.ru` and `corpus.en`.
 
-    Either file, plain or `.gz`, may be named instead of the prefix.
+    Either file, plain or `.gz`, may be named instead of the prefix. Of a file that is there in both forms the one in
+    `named` is taken, else the one of the form that `prefix` has.
 
     Raises:
         DataError: one of them does not exist.
     """
     if prefix.is_dir():
         raise DataError(f"{prefix} is a folder; aligned text is two files", "name them, without the language's ending")
-    name = prefix.name.removesuffix(".gz")
-    for language in (source, target):
-        name = name.removesuffix(f".{language}")
+    name = without_language(prefix.name, (source, target))
+    forms = (".gz", "") if prefix.name.endswith(".gz") else ("", ".gz")
     found = []
     for language in (source, target):
-        places = [prefix.with_name(f"{name}.{language}{suffix}") for suffix in ("", ".gz")]
-        existing = [place for place in places if place.is_file()]
+        places = [prefix.with_name(f"{name}.{language}{form}") for form in forms]
+        existing = sorted((place for place in places if place.is_file()), key=lambda place: place not in named)
         if not existing:
             raise DataError(
-                f"{places[0]} does not exist, nor with .gz; {prefix.name!r} of aligned text stands for two files",
+                f"{prefix.with_name(name)}.{language} does not exist, nor with .gz; "
+                f"{prefix.name!r} of aligned text stands for two files",
                 f"name them {name}.{source} and {name}.{target}, or set the languages",
             )
         found.append(existing[0])
     return found[0], found[1]
+
+
+def without_language(name: str, languages: tuple[str, str]) -> str:
+    """Return a name without `.gz` and the ending of one language: `news.en` of `news.en.ru.gz`."""
+    name = name.removesuffix(".gz")
+    return next((name.removesuffix(f".{code}") for code in languages if name.endswith(f".{code}")), name)

@@ -28,7 +28,7 @@ def open_hub(name: str, config: str = "") -> dict[str, Any]:
         config: the data set's configuration (`ru-en`); empty for its only one.
 
     Raises:
-        ConfigError: the library is not installed.
+        ConfigError: the library is not installed, or a configuration is named of a saved data set, which has none.
         DataError: no such data set, or it cannot be read.
     """
     try:
@@ -40,6 +40,11 @@ def open_hub(name: str, config: str = "") -> dict[str, Any]:
         ) from None
     folder = Path(name)
     saved = any((folder / marker).is_file() for marker in ("dataset_dict.json", "state.json"))
+    if saved and config:
+        raise ConfigError(
+            f"the data set {name!r} has no configuration {config!r}: save_to_disk keeps one alone and not its name",
+            "leave out data.config (of prepare: --hf-config)",
+        )
     try:
         data = datasets.load_from_disk(name) if saved else datasets.load_dataset(name, config or None)
     except Exception as error:  # the library passes on whatever its many backends raise

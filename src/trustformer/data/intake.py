@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from trustformer.data.aligned import aligned_files, read_aligned
+from trustformer.data.aligned import aligned_files, read_aligned, without_language
 from trustformer.data.corpus import Pair
 from trustformer.data.folder import check_free, write_folder
 from trustformer.data.formats import FileFormat, detect, find, read_file
@@ -17,6 +17,7 @@ from trustformer.data.hub import open_hub, read_split
 from trustformer.data.split import divide
 from trustformer.data.survey import summary, survey
 from trustformer.errors import ConfigError
+from trustformer.foreign import shown
 
 Format = Literal["auto", "tsv", "tmx", "jsonl", "text", "hf"]
 
@@ -31,7 +32,7 @@ class IntakeOptions:
         valid, test: shares of the pairs, by hash of the source.
         keep_repeated: keep pairs equal to an earlier one.
         domain: label of all pairs without one.
-        hub_config, hub_split: of `hf`: configuration and split to read.
+        hub_config, hub_split: of `hf`: configuration and split to read, `train` where none is named.
     """
 
     kind: Format = "auto"
@@ -42,7 +43,7 @@ class IntakeOptions:
     keep_repeated: bool = False
     domain: str = ""
     hub_config: str = ""
-    hub_split: str = "train"
+    hub_split: str = ""
 
 
 def prepare_folder(inputs: Sequence[str], out: Path, options: IntakeOptions) -> dict[str, Any]:
@@ -56,8 +57,9 @@ def prepare_folder(inputs: Sequence[str], out: Path, options: IntakeOptions) -> 
         DataError: an input that cannot be used; names file and line.
     """
     check_free(out)
+    _check_options(options)
     readings = _read_all(inputs, options)
-    warnings = [warning for _, _, found in readings for warning in found]
+    warnings = [shown(warning, None) for _, _, found in readings for warning in found]
     division = divide(
         [[_labelled(pair, options.domain) for pair in pairs] for _, pairs, _ in readings],
         valid=options.valid,
@@ -65,7 +67,7 @@ def prepare_folder(inputs: Sequence[str], out: Path, options: IntakeOptions) -> 
         keep_repeated=options.keep_repeated,
     )
     report = {
-        "inputs": [{"name": name, "pairs": len(pairs)} for name, pairs, _ in readings],
+        "inputs": [{"name": shown(name, None), "pairs": len(pairs)} for name, pairs, _ in readings],
         "shares": {"valid": options.valid, "test": options.test},
         **survey(division, (options.source, options.target), warnings),
     }
@@ -74,12 +76,26 @@ def prepare_folder(inputs: Sequence[str], out: Path, options: IntakeOptions) -> 
     return report
 
 
+def _check_options(options: IntakeOptions) -> None:
+    if options.kind != "hf" and (options.hub_config or options.hub_split):
+        raise ConfigError("--hf-config and --hf-split are of data sets, not of files", "leave them out, or --format hf")
+    for option, text in (
+        ("--domain", options.domain),
+        ("--source-language", options.source),
+        ("--target-language", options.target),
+    ):
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ConfigError(f"{option} {shown(text)!r} is not UTF-8", "write it in UTF-8") from None
+
+
 def _read_all(inputs: Sequence[str], options: IntakeOptions) -> list[tuple[str, list[Pair], list[str]]]:
     """Name, pairs and warnings of each input; two aligned files are one."""
     source, target = options.source, options.target
     if options.kind == "hf":
         return [
-            (text, *read_split(open_hub(text, options.hub_config), text, options.hub_split, source, target))
+            (text, *read_split(open_hub(text, options.hub_config), text, options.hub_split or "train", source, target))
             for text in inputs
         ]
     if options.kind == "text" and _side_by_side(inputs, (source, target)):
@@ -92,32 +108,32 @@ def _read_all(inputs: Sequence[str], options: IntakeOptions) -> list[tuple[str, 
     found: dict[tuple[Path, ...], FileFormat] = {}
     for text in inputs:
         kind = options.kind if options.kind != "auto" else detect(Path(text), source, target)
-        bare = _without_language(text, (source, target)) if kind == "text" else text
-        path = _locate(kind, bare, (source, target))
-        files = aligned_files(path, source, target) if kind == "text" else (path,)
+        path = _locate(kind, text, (source, target))
+        files = aligned_files(path, source, target, [Path(one) for one in inputs]) if kind == "text" else (path,)
         found[files] = kind  # the two files of a text are one input, whether one or both are named
-    return [(files[0].name, *read_file(kind, files[0], source, target)) for files, kind in found.items()]
+    return [
+        (files[0].name, *(read_aligned(*files) if kind == "text" else read_file(kind, files[0], source, target)))
+        for files, kind in found.items()
+    ]
 
 
 def _locate(kind: FileFormat, text: str, languages: tuple[str, str]) -> Path:
-    """The file as an argument names it, for `text` the prefix of two; one that is not there as `find` does."""
-    names = [text] if kind != "text" else [f"{text}.{code}{end}" for code in languages for end in ("", ".gz")]
-    return Path(text) if any(Path(name).exists() for name in names) else find(kind, text, Path(), *languages)
+    """The file as an argument names it, for `text` one of two or their prefix; one that is not there as `find` does."""
+    if kind != "text":
+        return Path(text) if Path(text).exists() else find(kind, text, Path(), *languages)
+    bare = without_language(text, languages)
+    names = [f"{bare}.{code}{end}" for code in languages for end in ("", ".gz")]
+    if Path(text).is_dir() or any(Path(name).exists() for name in names):
+        return Path(text)
+    return find(kind, bare, Path(), *languages).with_name(Path(text).name)
 
 
 def _labelled(pair: Pair, domain: str) -> Pair:
     return pair if pair.domain or not domain else replace(pair, domain=domain)
 
 
-def _without_language(text: str, languages: tuple[str, str]) -> str:
-    text = text.removesuffix(".gz")
-    for language in languages:
-        text = text.removesuffix(f".{language}")
-    return text
-
-
 def _side_by_side(inputs: Sequence[str], languages: tuple[str, str]) -> bool:
     """Whether aligned files are named without their languages, so that only their order tells which is which."""
     return all(
-        Path(text).is_file() and _without_language(text, languages) == text.removesuffix(".gz") for text in inputs
+        Path(text).is_file() and without_language(text, languages) == text.removesuffix(".gz") for text in inputs
     )

@@ -20,7 +20,7 @@ MAX_LINE_BYTES = 1 << 20  # a line is held in memory whole; a longer one is no s
 _EVERY = 64  # reads between two looks at how far the file is
 _BOM = b"\xef\xbb\xbf"
 _Read = Callable[[BinaryIO], bytes]
-_BREAKS = re.compile(r"[ \t\r\n\v\f\0]*[\t\r\n\v\f\0][ \t\r\n\v\f\0]*")
+_BREAKS = re.compile(r"(?<! ) *+[\t\r\n\v\f\0][ \t\r\n\v\f\0]*+")  # tried once a run of spaces: linear in the text
 
 
 def count(number: int, noun: str) -> str:

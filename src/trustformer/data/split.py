@@ -29,7 +29,7 @@ class Division:
         empty: dropped pairs with a side of invisible marks only, of which `one_line` leaves nothing.
         repeated: pairs equal to an earlier one; dropped unless they were to be kept.
         shared: of those, pairs whose earlier one came from another input.
-        variants: pairs whose source occurred before with another translation; they are in the split of the first.
+        variants: pairs whose source occurred before, but not with this translation; they are in the split of the first.
         leaked: test pairs whose source would stand in train too had the kept lines been divided at random (expected).
     """
 
@@ -77,23 +77,26 @@ def divide(inputs: Sequence[Sequence[Pair]], *, valid: float, test: float, keep_
     splits: dict[str, list[Pair]] = {name: [] for name in ("train", "valid", "test")}
     seen: dict[tuple[str, str], int] = {}
     sources: Counter[str] = Counter()
+    translations: set[tuple[str, str]] = set()
     read = too_long = empty = repeated = shared = variants = 0
     for number, pairs in enumerate(inputs):
         for raw in tracked(pairs, "dividing"):
             read += 1
             pair = Pair(one_line(raw.source), one_line(raw.target), one_line(raw.domain))
-            key, normal = (pair.source, pair.target), normalise(pair.source)
+            key = (pair.source, pair.target)
             if max(map(len, key)) > MAX_CHARACTERS:
                 too_long += 1
                 continue
             if not all(key):
                 empty += 1
                 continue
+            normal = normalise(pair.source)  # not of longer ones: it takes the square of a run of accents
             if key in seen:
                 repeated += 1
                 shared += seen[key] != number
             else:
-                variants += sources[normal] > 0
+                variants += sources[normal] > 0 and (normal, pair.target) not in translations
+                translations.add((normal, pair.target))
             if key not in seen or keep_repeated:
                 sources[normal] += 1
                 splits[split_of(pair.source, valid, test)].append(pair)

@@ -74,7 +74,7 @@ def audit(run: Path, policy: Path | None = None, clients: Sequence[Witness] = ()
     if len({one.digest for one in policies}) > 1:
         report.notes.append("the clients' policies differ, and each is believed: --policy FILE judges all by one")
     quotes = quotes_of(witnesses, terms, policies)
-    _quotes(quotes, policy is not None, bool(clients), report)
+    _quotes(quotes, policy is not None, clients, report)
     heard = {client for client, _ in terms.roster if not clients or client in {one.client for one in clients}}
     if silent := [client for client, _ in terms.roster if client not in heard]:
         report.notes.append(f"of {', '.join(silent)} nothing was checked but that they are on the roster")
@@ -133,9 +133,15 @@ def _terms(run: Path, clients: Sequence[Witness]) -> RunConfig:
     return terms
 
 
-def _quotes(quotes: Quotes, foreign: bool, deployed: bool, report: Audit) -> None:
+def _quotes(quotes: Quotes, foreign: bool, clients: Sequence[Witness], report: Audit) -> None:
+    if not quotes.count:
+        quotes.problems += [
+            f"client {one.client} has receipts for what it sent, and no quote that holds and that it accepted"
+            for one in clients
+            if b"\n" in one.kept("receipts.jsonl")
+        ]
     what = f"{quotes.count} quotes verify under the policy and are bound to this run, its terms and their client"
-    if quotes.count or quotes.problems or not deployed:
+    if quotes.count or quotes.problems or not clients:
         report.add("quotes", what, quotes.problems or ([] if quotes.count else ["no client has one that it accepted"]))
     else:
         report.notes.append("none of these clients has accepted a quote")

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from trustformer.attestation.files import put
-from trustformer.enclave.protocol import MAX_MESSAGE, Sync, split_signed
+from trustformer.enclave.protocol import MAX_MESSAGE, Sync, Synced, split_signed
 from trustformer.enclave.session import Enclave
 from trustformer.errors import MessageError, RoundsGoneError
 from trustformer.federation.connection import MAX_BODY, EnclaveConnection
@@ -117,6 +117,8 @@ class Host:
     def sync(self, request: bytes, after: int, *, manifests_only: bool = False) -> bytes:
         """Relay a request for missed rounds and attach their manifests and, unless told not to, sealed aggregates.
 
+        Of a round whose key is not given yet the aggregate stays here: the client will have to ask again.
+
         Raises:
             MessageError: `after` is not the round that the signed request names: it says how much is attached.
             RoundsGoneError: they are more than a client catches up, and than this machine's memory is for.
@@ -130,10 +132,12 @@ class Host:
         if self.round - after > self._most:
             raise RoundsGoneError(f"{self.round - after} rounds are more than are given at once", "take a dense G")
         synced = self._enclave.sync(request)
+        keys = dict(enumerate(Synced.from_bytes(split_signed(synced, "synced")[0]).rounds, after + 1))
         kept = []
         for number in range(after + 1, self.round + 1):
             data = self.kept(number)
-            kept.append(enc(split_kept(data, len(data))[0], b"") if manifests_only else data)
+            readable = not manifests_only and number in keys and keys[number][1]
+            kept.append(data if readable else enc(split_kept(data, len(data))[0], b""))
         return enc(synced, *kept)
 
 

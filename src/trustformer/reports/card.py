@@ -3,12 +3,20 @@
 
 from __future__ import annotations
 
+import json
+import re
+from pathlib import Path
 from typing import Any
 
 from trustformer.experiment.config import Config
+from trustformer.foreign import shown
 from trustformer.methods import PRIVATE
+from trustformer.models.seq2seq import PRESETS
 from trustformer.privacy.stated import stated_epsilon, upper
 from trustformer.reports.task_tables import METRICS
+
+BEAMS = 4
+"""Beam width of an exported model, and the default of `trustformer translate`."""
 
 _TRANSLATE = """\
 ```python
@@ -82,8 +90,8 @@ def model_card(
             f"Made by trustformer {environment['packages']['trustformer']}: {_HOW[_kind(result)]}.",
             f"## Use\n\n{_use(config.model.task)}",
             f"## Training\n\n{_training(config, result)}",
-            f"## Scores\n\n{_scores(result, environment, client)}",
-            f"## What was protected, and what was not\n\n{_privacy(result, client)}\n",
+            f"## Scores\n\n{_scores(config, result, environment, client)}",
+            f"## What was protected, and what was not\n\n{_privacy(config, result, client)}\n",
         )
     )
 
@@ -99,7 +107,7 @@ def _header(task: str, languages: tuple[str, ...], kind: str) -> str:
     pipeline, _, metrics = _PIPELINES.get(task, ("translation", "", ("sacrebleu", "chrf")))
     lines = ["library_name: transformers", f"pipeline_tag: {pipeline}"]
     if languages:
-        lines += ["language:", *(f"- {language}" for language in languages)]
+        lines += ["language:", *(f"- {json.dumps(language)}" for language in languages)]  # `no` is false in YAML
     lines += [
         "tags:",
         *(["- federated-learning"] if kind == "federated" else []),
@@ -116,7 +124,7 @@ def _kind(result: dict[str, Any]) -> str:
 
 def _whose(result: dict[str, Any], client: str | None) -> str | None:
     """The client whose own model this is; None for a common one, and for one of pooled text."""
-    if client is None and (result["common_digest"] is not None or _kind(result) == "centralized"):
+    if _kind(result) == "centralized" or (client is None and result["common_digest"] is not None):
         return None
     return client or str(next(iter(result["weights_digest"])))
 
@@ -130,9 +138,11 @@ def _title(result: dict[str, Any], client: str | None) -> str:
 
 def _training(config: Config, result: dict[str, Any]) -> str:
     synthetic = " (SYNTHETIC: sentences made by a grammar, not written by people)" if result["synthetic"] else ""
+    started = _started(config)
     split = f"{config.clients.split} split" if not config.clients.folders else "each with its own data"
     rows = [
-        ("data, as declared", f"{result['data']}{synthetic}; its licence is not known to the program"),
+        ("data, as declared", f"{_text(result['data'])}{synthetic}; its licence is not known to the program"),
+        *([("started from", f"{started}; its licence is not known to the program")] if started else []),
         ("clients", f"{result['clients']}, {split}"),
         ("rounds", f"{result['rounds']} of {config.train.local_epochs} local epoch(s)"),
         ("method", " ".join(filter(None, (result["method"], result["variant"])))),
@@ -143,6 +153,19 @@ def _training(config: Config, result: dict[str, Any]) -> str:
     table = ["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows)]
     # Not in the table, where a bar ends a cell, in code too.
     return "\n".join([*table, "", f"Run: `{_run(result)}`"])
+
+
+def _started(config: Config) -> str | None:
+    """The folder's name of the model that the run continued, as text of Markdown; None for a new model."""
+    preset = config.model.preset
+    if preset in PRESETS:
+        return None
+    return _text(Path(preset).name or preset)
+
+
+def _text(foreign: str) -> str:
+    """A name that others have given, as text of Markdown."""
+    return re.sub(r"[|<>*_`~#&\[\]\\]", lambda mark: f"&#{ord(mark[0])};", shown(foreign, None))
 
 
 def _run(result: dict[str, Any]) -> str:
@@ -170,7 +193,7 @@ def _bytes(result: dict[str, Any], direction: str) -> str:
     return f"{result[f'bytes_{direction}_per_client_round']:,.0f}, sealed, as counted ({factor:.1f}x fewer than dense)"
 
 
-def _scores(result: dict[str, Any], environment: dict[str, Any], client: str | None) -> str:
+def _scores(config: Config, result: dict[str, Any], environment: dict[str, Any], client: str | None) -> str:
     metrics = result.get("metrics", ["bleu", "chrf", "nll"])
     scores = {metric: _score(result, metric, client) for metric in metrics}
     cells = ["not scored" if value is None else METRICS[metric].show(value) for metric, value in scores.items()]
@@ -181,12 +204,18 @@ def _scores(result: dict[str, Any], environment: dict[str, Any], client: str | N
         "|" + len(metrics) * " ---: |",
         f"| {' | '.join(cells)} |",
         "",
-        "NLL in nats per target. " + _SCORED.get(result.get("task", "translation"), ""),
+        "NLL in nats per target. " + (_SCORED.get(config.model.task) or _decoded(config.evaluation.beams)),
         f"Trained and scored on {_hardware(environment)}.",
     ]
     if "sacrebleu_signature" in result:
         lines.append(f"BLEU `{result['sacrebleu_signature']}`, chrF `{result['chrf_signature']}`.")
     return "\n".join(lines)
+
+
+def _decoded(beams: int) -> str:
+    """How the test set was translated, and how the exported model translates where that differs."""
+    said = "Translated greedily" if beams == 1 else f"Translated with a beam of {beams}"
+    return said + ("." if beams == BEAMS else f"; this folder's generation_config.json has a beam of {BEAMS}.")
 
 
 def _hardware(environment: dict[str, Any]) -> str:
@@ -203,10 +232,11 @@ def _score(result: dict[str, Any], key: str, client: str | None) -> float | None
     return float(scored[index]) if index < len(scored) else None
 
 
-def _privacy(result: dict[str, Any], client: str | None) -> str:
+def _privacy(config: Config, result: dict[str, Any], client: str | None) -> str:
+    bound = _bound(config, result, client)
     if result["attestation"] is None:
-        bound = f"\n{_bound(result, client)}"
-        text = f"- Nothing was exchanged: the weights come from the training text of those who held it.{bound}"
+        source = f"the training text of those who held it{_beside(config, ' and from')}"
+        text = f"- Nothing was exchanged: the weights come from {source}.\n{bound}"
         if (whose := _whose(result, client)) is None:
             return text
         return f"{text}\n- Handing this folder on discloses of client {whose}'s text, of which the run sent nothing."
@@ -217,7 +247,7 @@ def _privacy(result: dict[str, Any], client: str | None) -> str:
         "anything in this run."
         if result["attestation"] == "simulated"
         else f"- The aggregator was attested ({result['attestation']}) before anything was sent.",
-        _bound(result, client),
+        bound,
     ]
     if (whose := _whose(result, client)) is not None:
         lines.append(
@@ -227,10 +257,11 @@ def _privacy(result: dict[str, Any], client: str | None) -> str:
     return "\n".join(lines)
 
 
-def _bound(result: dict[str, Any], client: str | None) -> str:
+def _bound(config: Config, result: dict[str, Any], client: str | None) -> str:
     """What bounds the traces that the training text leaves in these weights; only DP-SGD bounds a client's own."""
     promise = _promise(result)
-    traces = "These weights can hold traces of the training text, and whoever has this folder can look for them."
+    source = f"the training text{_beside(config, ' and of')}"
+    traces = f"These weights can hold traces of {source}, and whoever has this folder can look for them."
     if promise is None:
         return f"- No differential privacy is stated for this run. {traces}"
     if _whose(result, client) is not None and promise["mechanism"] != "records":
@@ -240,5 +271,10 @@ def _bound(result: dict[str, Any], client: str | None) -> str:
         f"- Differentially private: epsilon {stated_epsilon(worst)}, delta {upper(promise['delta'])}, for one "
         f"{promise['unit']} (its text, or none in its place); noise multiplier {promise['noise_multiplier']:.10g} at "
         f"norm {promise['clipping_norm']:.10g}, {promise['steps']:,} releases (`privacy.mechanism = "
-        f"{promise['mechanism']}`). That is said of the weights; counts and scores on this card are exact."
+        f"{promise['mechanism']}`). That is said of the weights{_beside(config, ', not of')}; counts and scores "
+        "on this card are exact."
     )
+
+
+def _beside(config: Config, words: str) -> str:
+    return f"{words} the model that the run started from" if _started(config) else ""

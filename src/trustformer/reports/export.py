@@ -10,15 +10,12 @@ from safetensors import SafetensorError
 from trustformer.data.folder import whole_folder
 from trustformer.data.marian import read_json
 from trustformer.errors import TrustformerError
-from trustformer.experiment.config import Config, load_config
+from trustformer.experiment.config import Config, DataConfig, load_config
 from trustformer.experiment.record import RunDirectory
 from trustformer.experiment.saved import load_saved
 from trustformer.models.families import longest
 from trustformer.models.seq2seq import save_model
-from trustformer.reports.card import model_card
-
-BEAMS = 4
-"""Beam width of an exported model, and the default of `trustformer translate`."""
+from trustformer.reports.card import BEAMS, model_card
 
 
 def export(run: Path, to: Path, client: str | None = None) -> None:
@@ -47,13 +44,20 @@ def export(run: Path, to: Path, client: str | None = None) -> None:
             raise TrustformerError(f"{to} cannot be written: {error}", "mend that, or choose another folder") from None
         tokenizer.save(folder, longest(model))
         (folder / "README.md").write_text(card, "utf-8")
+        for weights in folder.glob("*.safetensors"):  # safetensors lets nobody but their owner read them
+            weights.chmod((folder / "README.md").stat().st_mode)
 
 
 def _languages(config: Config) -> tuple[str, ...]:
-    """Languages the config declares; tsv files, lines and folders say nothing of theirs."""
-    data = config.data
+    """Languages the config declares; tsv files, lines and folders say nothing of theirs.
+
+    Rows of jsonl and hf may have the keys `source` and `target`: the default languages are no declaration there.
+    """
+    data, names = config.data, [f"{config.data.side}_language"]
     if data.source in ("tsv", "lines", "folder"):
         return ()
     if config.model.task == "translation":
-        return (data.source_language, data.target_language)
-    return (data.source_language if data.side == "source" else data.target_language,)
+        names = ["source_language", "target_language"]
+    if data.source in ("jsonl", "hf"):
+        names = [name for name in names if getattr(data, name) != getattr(DataConfig(), name)]
+    return tuple(getattr(data, name) for name in names)

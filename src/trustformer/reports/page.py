@@ -20,7 +20,7 @@ from trustformer.reports.collect import Run, runs_of
 from trustformer.reports.figures import Draw, Style, page_svg, styles
 from trustformer.reports.headline import draw_headline, headline_text
 from trustformer.reports.sections import Members, Table
-from trustformer.reports.summary import Row, local_epochs, summarise
+from trustformer.reports.summary import Row, local_epochs, summarise, unit
 from trustformer.reports.tables import note, title, visible
 
 _TEMPLATES = Path(__file__).with_name("templates")
@@ -90,8 +90,9 @@ def _setting(runs: Sequence[Run]) -> list[tuple[str, str]]:
     first = runs[0].result
     seeds = _listed(run.result["seed"] for run in runs)
     clients = runs[0].config.get("clients", {})
+    split = "each with its own data" if clients.get("folders") else f"split {clients.get('split', '-')}"
     return [
-        ("clients", f"{max(run.result['clients'] for run in runs)}, split {clients.get('split', '-')}"),
+        ("clients", f"{max(run.result['clients'] for run in runs)}, {split}"),
         ("rounds", _listed(run.result["rounds"] for run in runs)),
         ("local epochs", _listed(run.result["rounds"] * local_epochs(run.result) for run in runs)),
         ("parameters", f"{first['parameters']:,}"),
@@ -116,10 +117,10 @@ def _figures(rows: Sequence[Row], members: Members) -> dict[str, Figure | list[F
     if curves := sections.learning_curves(members, style):
         band = "Line: mean over clients and seeds. Band: lowest to highest."
         found["learning"] = _curves("learning", "Validation loss", "nats per token", curves, 3, band)
-    if times := sections.seconds(members):
+    if times := sections.seconds(rows, members):
         dots = [Dots(name, style[name], {k: v for k, v in kinds.items() if v}) for name, kinds in times.items()]
-        label = "seconds a round, all clients, log scale"
-        found["times"] = _dots("times", "Where the time goes", label, dots, 3, sections.seconds_table(times), _TIMES)
+        label, table = f"seconds a {unit(rows)}, all clients, log scale", sections.seconds_table(rows, times)
+        found["times"] = _dots("times", "Where the time goes", label, dots, 3, table, _TIMES)
     if curves := sections.captured_curves(members, style):
         text = "1 - residual² / drift², mean and range over clients and seeds."
         found["captured"] = _curves("captured", "Share of the drift that arrives", "captured", curves, 3, text, True)

@@ -162,23 +162,26 @@ def curve_table(curves: Sequence[Curve], digits: int, *, percent: bool = False) 
     return ["local epoch", *(f"{curve.name}, drift" if curve.faint else curve.name for curve in curves)], lines
 
 
-def seconds(members: Members) -> dict[str, dict[str, float]]:
-    """Return seconds a round by kind, over all clients, of each row: means over rounds with training and seeds."""
+def seconds(rows: Sequence[Row], members: Members) -> dict[str, dict[str, float]]:
+    """Return seconds by kind, over all clients, of each row: means over rounds with training and seeds.
+
+    They are of a round, or of a local epoch where rounds of the rows differ in length.
+    """
     found = {}
-    for name, runs in members.items():
-        records = [record["seconds"] for run in runs for record in run.rounds if record["training"]]
+    for row in rows:
+        records = [record["seconds"] for run in members[row.name] for record in run.rounds if record["training"]]
         if records:
-            found[name] = {kind: float(np.mean([record[kind] for record in records])) for kind in KINDS}
+            found[row.name] = {kind: float(np.mean([part[kind] for part in records])) / row.epochs for kind in KINDS}
     return found
 
 
-def seconds_table(times: dict[str, dict[str, float]]) -> Table:
+def seconds_table(rows: Sequence[Row], times: dict[str, dict[str, float]]) -> Table:
     """Return these seconds, and what share of them is no training."""
     lines = []
     for name, kinds in times.items():
         rest = sum(kinds.values()) - kinds["training"]
         lines.append([name, *(f"{kinds[kind]:.2f}" for kind in KINDS), f"{100 * rest / sum(kinds.values()):.1f} %"])
-    return ["seconds a round", *KINDS, "not training"], lines
+    return [f"seconds a {unit(rows)}", *KINDS, "not training"], lines
 
 
 def layer_groups(run: Run) -> list[dict[str, Any]]:
