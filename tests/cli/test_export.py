@@ -23,6 +23,7 @@ from trustformer.experiment.saved import load_saved
 from trustformer.methods import PRIVATE, MethodConfig
 from trustformer.privacy.stated import stated_epsilon
 from trustformer.reports import export as export_module
+from trustformer.reports.card import BEAMS
 from trustformer.reports.export import export
 from trustformer.reports.task_tables import METRICS
 
@@ -59,7 +60,7 @@ def test_without_us_it_writes_the_same_text(cli: Cli, trained: Path, tmp_path: P
     assert (code, err) == (0, "")
     lines = (trained / "translations" / "source.tsv").read_text("utf-8").splitlines()
     sources = [line.split("\t")[0] for line in lines]
-    _, ours, _ = cli("translate", trained, *who, stdin="\n".join(sources).encode())
+    _, ours, _ = cli("translate", trained, *who, "--beams", BEAMS, stdin="\n".join(sources).encode())
     done = _without_us(CARD_CODE, folder, "\n".join(sources))
     assert done.returncode == 0, done.stderr
     assert [line.strip() for line in done.stdout.splitlines()] == [line.strip() for line in ours.splitlines()]
