@@ -19,7 +19,7 @@ from trustformer.data.corpus import Corpus, Pair, corpus_digest
 from trustformer.data.folder import write_folder
 from trustformer.evaluation.bootstrap import METRICS, Metric, SentenceScores, difference, draw
 from trustformer.experiment.config import load_config
-from trustformer.experiment.gain import private_tests
+from trustformer.experiment.gain import folder_names, private_tests
 
 Cli = Callable[..., Any]
 Run = Callable[..., dict[str, Any]]
@@ -86,6 +86,20 @@ def labelled(*domains: str) -> tuple[Pair, ...]:
     return tuple(Pair(f"s{i}", f"t{i}", domain) for i, domain in enumerate(domains))
 
 
+@pytest.mark.parametrize(
+    ("folders", "names"),
+    [
+        (["data/alpha", "data/beta"], ["alpha", "beta"]),
+        (["fed/client-0/ours", "fed/client-1/ours"], ["client-0/ours", "client-1/ours"]),
+        (["/a/x/ours", "/b/x/ours", "ours"], ["a/x/ours", "b/x/ours", "ours"]),
+        (["ours", "ours"], ["ours", "ours"]),
+        ([], []),
+    ],
+)
+def test_folders_of_one_name_are_told_apart_by_those_above(folders: list[str], names: list[str]) -> None:
+    assert folder_names(folders) == names
+
+
 def test_own_domains_weigh_as_in_training() -> None:
     train = labelled(*"aaabbbbbbbbbc")
     test = labelled(*"aabbcc")
@@ -106,6 +120,10 @@ def test_the_table_has_every_client_and_system(cli: Cli, runs: Path) -> None:
     assert done.code == 0, done.err
     for part in ("client", "before", "local", "own", " G ", "BLEU", "chrF", "own - local", "domains"):
         assert part in done.out
+    words = " ".join(done.out.split())
+    for part in ("before: G_0", "local: the same rounds alone", "own: the client's model", "G: the common model"):
+        assert words.count(part) == 1, part
+    assert "95 % intervals of 1,000 paired bootstrap samples" in words
     assert "[" in done.out
 
 

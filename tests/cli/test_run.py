@@ -199,7 +199,7 @@ def test_a_bad_row_is_named_with_file_and_line(cli: Cli, sets: list[str], tmp_pa
 @pytest.mark.parametrize(
     ("setting", "parts"),
     [
-        ("data.limit=100000", ["data.limit", "pairs"]),
+        ("data.limit=100000", ["data.limit", "at most 36, or 0 for all", "tokenizer.train_on"]),
         ("clients.count=40", ["30 training pairs", "40 clients"]),
         ("tokenizer.vocab_size=64", ["tokenizer", "64"]),
         ("tokenizer.train_on=nowhere.txt", ["nowhere.txt"]),

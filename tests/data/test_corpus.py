@@ -16,6 +16,7 @@ from trustformer.data.corpus import (
     Pair,
     corpus_digest,
     load_tsv,
+    make_corpus,
     read_pairs,
     resolve_path,
 )
@@ -122,10 +123,22 @@ def test_load_counts_overlap_and_repeats(files: dict[str, Path]) -> None:
     assert len(corpus.train) == 4
     assert len(corpus.test) == 3
     assert corpus.warnings == (
-        "train.tsv.gz: 1 pair equal to an earlier one kept",
+        "1 training pair kept though equal to an earlier one (train.tsv.gz)",
         "1 of 3 test sources also occurs in train",
     )
     assert (corpus.name, corpus.synthetic, corpus.domains()) == ("train.tsv.gz", False, ())
+
+
+def test_pairs_that_several_owners_hold_are_told_and_their_own_repeats_not_again() -> None:
+    a, b, c = Pair("a", "b"), Pair("c", "d"), Pair("e", "f")
+
+    def told(*folders: list[Pair]) -> tuple[str, ...]:
+        train = [pair for folder in folders for pair in folder]
+        owners = tuple((len(folder), 1, 1) for folder in folders)
+        return make_corpus(train, [c], [c], name="folders", warnings=(), owners=owners).warnings
+
+    assert told([a, b, b], [b, a]) == ("2 training pairs kept though another folder holds the same (folders)",)
+    assert told([a, a], [b, b]) == ()
 
 
 def test_load_with_labels_of_train_only(files: dict[str, Path], tmp_path: Path) -> None:

@@ -90,6 +90,15 @@ def test_sections_have_the_promised_keys(promised: str) -> None:
         ("client.count=3", ["unknown key", "client"]),
         ("clients.cout=3", ["unknown key", "clients.cout", "did you mean clients.count?"]),
         ("privacy.epsilom=3", ["unknown key", "did you mean privacy.epsilon?"]),
+        ("client.count=3", ["did you mean clients?"]),
+        ("train.lr=0.02", ["did you mean train.learning_rate?"]),
+        ("lr=0.02", ["did you mean train.learning_rate?"]),
+        ("train.learning-rate=0.02", ["did you mean train.learning_rate?"]),
+        ("train.epochs=3", ["did you mean train.local_epochs?"]),
+        ("train.batch_size=3", ["did you mean train.batch_tokens?"]),
+        ("model.name=tiny", ["did you mean model.preset?"]),
+        ("train.rounds=3", ["did you mean rounds?"]),
+        ("train.dropout=0.2", ["did you mean model.dropout?"]),
         ("clients.count=many", ["clients.count", "int"]),
         ("clients.count=2.5", ["clients.count", "int"]),
         ("clients.count=true", ["clients.count", "int"]),
@@ -133,6 +142,14 @@ def test_an_error_names_the_key_and_what_it_may_be(override: str, parts: list[st
         load_config(None, [override])
     for part in parts:
         assert part in caught.value.message + caught.value.hint, caught.value.message
+
+
+@pytest.mark.parametrize("override", ["train.norm=1", "train.warm=3", "optimizer=adam", "clients.name=x"])
+def test_a_key_that_is_near_none_gets_no_guess(override: str) -> None:
+    with pytest.raises(ConfigError, match="unknown key") as caught:
+        load_config(None, [override])
+    assert "did you mean" not in caught.value.hint
+    assert "docs/config.md" in caught.value.hint
 
 
 @pytest.mark.parametrize("parts", [*range(2, 64), 100, 365, 999, 1000])

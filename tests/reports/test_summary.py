@@ -240,6 +240,33 @@ def test_the_note_says_whose_scores_they_are(scored: list[int], words: str) -> N
     assert (f"the first {max(scored)} clients' own models" in note(summarise(many))) == (max(scored) > 1)
 
 
+def test_a_note_names_the_rows_whose_mean_hides_clients_that_learned_little() -> None:
+    uneven = [
+        make_result("local", seed, 60, 3.0, None, bleu_per_client=own)
+        for seed, own in ((1, [90.0, 80.0]), (2, [92.9, 5.5]), (3, [50.0, 24.9]))
+    ]
+    alike = make_result("fedavg", 1, 30, 2.0, 1.0, bleu_per_client=[30.0, 15.0])
+    nothing = make_result("centroid", 1, 0.1, 2.0, 1.0, bleu_per_client=[0.0, 0.9])
+    nobody = make_result("dp_fedavg", 1, 20, 2.0, 1.0, bleu_per_client=[])
+    words = "Clients of one run lie far apart, which a mean hides: own BLEU of local from 5.5 to 92.9."
+    assert words in note(summarise([*uneven, alike, nothing, nobody]))
+    assert "far apart" not in note(summarise([alike, nothing, nobody]))
+
+
+@pytest.mark.parametrize("folder", ["multi30k", "multi30k-48", "multi30k-96-dropout", "ruen"])
+def test_of_the_recorded_comparisons_only_uneven_ones_get_that_note(folder: str) -> None:
+    rows = summarise(json.loads((RECORDED / folder / "table.json").read_text("utf-8")))
+    assert ("own BLEU of local from" in note(rows)) == (folder != "multi30k")
+
+
+def test_notes_say_what_bytes_are_divided_by() -> None:
+    results = [make_result("fedavg", 1, 30, 2.0, 1.0)]
+    tasks = [{**result, "metrics": ["accuracy"]} for result in results]
+    for told in (note(summarise(results)), task_note(tasks)):
+        assert "all bytes of the run over its rounds of training" in told
+        assert "Exchanges without training add bytes but no round" in told
+
+
 def test_notes_count_the_updates_that_were_refused() -> None:
     results = [
         make_result("fedavg", 1, 30, 2.0, 1.0),

@@ -11,6 +11,7 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 from trustformer.data.lines import MAX_LINE_BYTES as MAX_LINE_BYTES
@@ -126,9 +127,9 @@ def make_corpus(
 ) -> Corpus:
     """Put three splits together and add warnings about repeated pairs and about sources that train has too."""
     found = []
-    repeated = len(train) - len({(pair.source, pair.target) for pair in train})
-    if repeated:
-        found.append(f"{name}: {count(repeated, 'pair')} equal to an earlier one kept")
+    if repeated := _repeated(train, owners):
+        why = "another folder holds the same" if owners else "equal to an earlier one"
+        found.append(f"{count(repeated, 'training pair')} kept though {why} ({name})")
     train_sources = {pair.source for pair in train}
     for split, pairs in (("valid", valid), ("test", test)):
         seen = sum(pair.source in train_sources for pair in pairs)
@@ -145,6 +146,15 @@ def make_corpus(
         digest=corpus_digest(train, valid, test),
         owners=owners,
     )
+
+
+def _repeated(train: Sequence[Pair], owners: Sequence[tuple[int, int, int]]) -> int:
+    """Count pairs equal to an earlier one; of owners those that another had before, since each one's own are told."""
+    texts = [(pair.source, pair.target) for pair in train]
+    if not owners:
+        return len(texts) - len(set(texts))
+    ends = list(accumulate(owner[0] for owner in owners))
+    return sum(len(set(texts[start:end])) for start, end in zip([0, *ends], ends, strict=False)) - len(set(texts))
 
 
 def read_pairs(path: Path, domains: Path | None = None) -> tuple[list[Pair], list[str]]:

@@ -19,6 +19,8 @@ _BAR = 40
 """Characters of the longest bar."""
 _MAX_RATIO = 4
 """Of the characters of the two sides; beyond, they rarely translate each other."""
+_FEW = 100
+"""Pairs of a test or validation set; scores of fewer say little."""
 _SCRIPTS = {
     **dict.fromkeys(("ru", "uk", "be", "bg", "mk", "kk", "ky", "mn", "tg"), "CYRILLIC"),
     **dict.fromkeys(
@@ -53,7 +55,7 @@ def survey(division: Division, languages: tuple[str, str], warnings: Sequence[st
             "source": _histogram([pair.source for pair in pairs]),
             "target": _histogram([pair.target for pair in pairs]),
         },
-        "warnings": [*warnings, *_oddities(pairs, languages, division)],
+        "warnings": [*warnings, *_small(splits), *_oddities(pairs, languages, division)],
         "corpus_digest": corpus_digest(splits["train"], splits["valid"], splits["test"]),
     }
 
@@ -75,13 +77,19 @@ def summary(report: Mapping[str, Any]) -> str:
         f"  {duplicates['repeated']:,} equal to an earlier pair, {duplicates['repeated_across_inputs']:,} of them "
         "from another input",
         f"  {duplicates['same_source_other_translation']:,} with the source of an earlier pair and another translation",
-        f"  a random split would put the source of {duplicates['test_pairs_a_random_split_would_leak']:,} test pairs "
-        "into train as well; this split puts none",
+        f"  {_leaked(duplicates['test_pairs_a_random_split_would_leak'])}",
     ]
     for side, language in (("source", source), ("target", target)):
         lines += [f"words a sentence, {language}:", *_bars(lengths["up_to"], lengths[side])]
     lines += [f"warning: {warning}" for warning in report["warnings"]]
     return "\n".join(lines) + "\n"
+
+
+def _leaked(pairs: float) -> str:
+    if not pairs:
+        return "a random split would put no source of a test pair into train either"
+    number = "1 test pair" if pairs == 1 else f"{pairs:,} test pairs"
+    return f"a random split would put the source of {number} into train as well; this split puts none"
 
 
 def _bars(ends: Sequence[int | None], numbers: Sequence[int]) -> list[str]:
@@ -101,6 +109,16 @@ def _histogram(sentences: Sequence[str]) -> list[int]:
         words = len(sentence.split())
         numbers[next((i for i, edge in enumerate(_EDGES) if words <= edge), len(_EDGES))] += 1
     return numbers
+
+
+def _small(splits: Mapping[str, Sequence[Pair]]) -> list[str]:
+    """Sentences about sets that are too small to score."""
+    return [
+        f"only {count(len(splits[name]), f'{name} pair')}: {score} of so few says little; all clients must agree on a "
+        f"larger --{name}"
+        for name, score in (("valid", "the loss"), ("test", "BLEU"))
+        if len(splits[name]) < _FEW
+    ]
 
 
 def _oddities(pairs: Sequence[Pair], languages: tuple[str, str], division: Division) -> list[str]:

@@ -41,6 +41,16 @@ _LATER = {
 }
 """Keys that a config's text leaves out at their defaults, so that records from before they came are still its own."""
 
+_USUAL = {
+    "lr": "train.learning_rate",
+    "epochs": "train.local_epochs",
+    "batch_size": "train.batch_tokens",
+    "model.name": "model.preset",
+}
+"""Names that other programs have for keys."""
+_NEAR = 0.7
+"""How alike two names must be, of 1, to take one for a slip of the pen."""
+
 
 class DataConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The `[data]` section.
@@ -259,16 +269,27 @@ def _override(tree: dict[str, Any], override: str) -> None:
 
 
 def _hint(message: str) -> str:
-    """Where the keys are, and of an unknown one the nearest that there is."""
-    keys = []
-    for section in msgspec.structs.fields(Config):
-        nested = isinstance(section.type, type) and issubclass(section.type, Struct)
-        keys += [f"{section.name}.{f.name}" for f in msgspec.structs.fields(section.type)] if nested else [section.name]
-    near = (
-        get_close_matches(message.removeprefix("unknown key").strip(" '"), keys, 1) if "unknown key" in message else []
-    )
+    """Where the keys are, and of an unknown one that which it may mean."""
+    near = _meant(message.removeprefix("unknown key").strip(" '")) if "unknown key" in message else ""
     known = "docs/config.md lists the keys, trustformer run --help the most used"
-    return f"did you mean {near[0]}? {known}" if near else known
+    return f"did you mean {near}? {known}" if near else known
+
+
+def _meant(key: str) -> str:
+    """Return the known key that an unknown one stands for: by a usual name, a slip of the pen or a wrong section.
+
+    Empty where none is near: a wrong guess leads on to the next error.
+    """
+    section, _, name = key.lower().replace("-", "_").rpartition(".")
+    if (usual := _USUAL.get(key) or _USUAL.get(name)) is not None:
+        return usual
+    keys: dict[str, tuple[str, ...]] = {"": Config.__struct_fields__}
+    for part in msgspec.structs.fields(Config):
+        if isinstance(part.type, type) and issubclass(part.type, Struct):
+            keys[part.name] = part.type.__struct_fields__
+    places = [f"{part}.{name}".lstrip(".") for part, names in keys.items() if name in names]
+    near = get_close_matches(name, keys.get(section, ()), 1, _NEAR)
+    return places[0] if len(places) == 1 else f"{section}.{near[0]}".lstrip(".") if near else ""
 
 
 def _readable(error: msgspec.ValidationError) -> str:

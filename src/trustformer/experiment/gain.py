@@ -65,19 +65,27 @@ def gain(run: Path, local: Path | None, reporter: Reporter) -> dict[str, Any]:
     test = prepared.corpus.test[: config.evaluation.test_pairs or None]
     systems = {"before": _before(prepared, config, test, directory, reporter)}
     clients = []
+    names: list[str | None] = [*folder_names(config.clients.folders)] or [None] * len(prepared.clients)
     for index, (client, (chosen, weights)) in enumerate(
         zip(prepared.clients, private_tests(config, prepared.corpus, len(test)), strict=True)
     ):
         reporter.overall(index, len(prepared.clients))
         lines = systems | _of_client(client, directory, local, len(test))
-        folder = Path(config.clients.folders[index]).name if config.clients.folders else None
-        clients.append({"client": client, "folder": folder, **_scores(lines, test, chosen, weights, config)})
+        clients.append({"client": client, "folder": names[index], **_scores(lines, test, chosen, weights, config)})
     report = {
         **{"run": result["signature"], "local": local is not None, "part": _part(config, prepared.corpus, test)},
         **{"privacy": result.get("privacy"), "clients": clients},
     }
     _keep(directory, "gain.json", (json.dumps(report, indent=2, ensure_ascii=False) + "\n").encode(), reporter)
     return report
+
+
+def folder_names(folders: Sequence[str]) -> list[str]:
+    """Return the names of folders, with as many of those above as tell them apart."""
+    parts = [Path(folder).parts for folder in folders]
+    most = max(map(len, parts), default=1)
+    depth = next((n for n in range(1, most) if len({one[-n:] for one in parts}) == len(parts)), most)
+    return [str(Path(*one[-depth:])) for one in parts]
 
 
 def _keep(directory: RunDirectory, name: str, data: bytes, reporter: Reporter) -> None:

@@ -127,8 +127,10 @@ def load_corpus(config: Config) -> tuple[Corpus, tuple[Pair, ...]]:
         share = max(1, int(len(corpus.train) * config.tokenizer.public_share))
     train = corpus.train[share:]
     if data.limit > len(train):
+        freed = f"; tokenizer.train_on with other text frees the {share:,} of the public share" if share else ""
         raise DataError(
-            f"data.limit is {data.limit:,}, but {corpus.name} has {len(train):,} pairs beside the public share"
+            f"data.limit is {data.limit:,}, but {corpus.name} has {len(train):,} pairs for clients",
+            f"at most {len(train):,}, or 0 for all{freed}",
         )
     train = train[: data.limit or None]
     name = f"{corpus.name}, {len(train):,} pairs"

@@ -155,8 +155,11 @@ class RunDirectory:
         """Return the result; raises `ConfigError` while the run is not finished."""
         result = self.result()
         if result is None and (self.path / "node.toml").is_file():
+            own, common = (self.path / name for name in ("model", "common"))
             raise ConfigError(
-                f"{self.path} is a client's folder of a deployment, not a run", f"give {self.path / 'model'}"
+                f"{self.path} is a client's folder of a deployment, not a run",
+                f"trustformer translate and transformers load its models {common} and {own} as they are; sacrebleu "
+                "scores their translations (docs/deploy-flower.md)",
             )
         if result is None:
             hint = f"go on with it: trustformer run --out {shlex.quote(str(self.path))} --resume"

@@ -7,17 +7,23 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
+from trustformer.evaluation.bootstrap import RESAMPLES
 from trustformer.reports.tables import epsilon
 from trustformer.reports.terminal import fill
 
 _NAMES = {"bleu": "BLEU", "chrf": "chrF"}
 _SYSTEMS = ("before", "local", "own", "common")
+_CAPTION = (
+    "before: G_0, untrained or as it was taken up. local: the same rounds alone. own: the client's model W_i. G: the "
+    f"common model. In brackets: 95 % intervals of {RESAMPLES:,} paired bootstrap samples of the sentences."
+)
 _COLUMNS = ("before", "local", "own", "G", "own - local", "G - local")
 
 
 def gain_tables(report: dict[str, Any], width: int = 80) -> list[Table]:
-    """Return a table a metric, a row a client, for a terminal of `width` characters."""
+    """Return a table a metric, a row a client, for a terminal of `width` characters; the last has their caption."""
     tables = []
     for metric, name in _NAMES.items():
         spent = f"; ε {epsilon(report['privacy'])} (docs/privacy-baselines.md)" if report.get("privacy") else ""
@@ -36,6 +42,7 @@ def gain_tables(report: dict[str, Any], width: int = 80) -> list[Table]:
             rows.append(cells)
         fill(table, ("client", "pairs", *_COLUMNS), rows, width)
         tables.append(table)
+    tables[-1].caption, tables[-1].caption_justify = Text(_CAPTION, "table.caption"), "left"
     return tables
 
 

@@ -24,7 +24,10 @@ _TOO_WIDE = ("chrF", "G NLL", "without embeddings")
 _WIDE = 150
 """Characters of a terminal that has room for all columns, cells in one line."""
 NOTE = "{scores}: {scored} on the test set, NLL in nats per token{common}."
-SENT_NOTE = "kB: sent by and to a client in a {unit}, exchanges without training included, sealed, as counted."
+SENT_NOTE = (
+    "kB: sent by and to a client in a {unit}, sealed, as counted: all bytes of the run over its {unit}s of training. "
+    "Exchanges without training add bytes but no {unit}, so with them the figure is above what a {unit} itself takes."
+)
 FEWER_NOTE = "Fewer bytes: against dense fp32 weights, up / down."
 PRIVACY_NOTE = (
     "ε: what a run spends on a client (or a pair) to its end, closing exchanges included; in brackets against those "
@@ -36,6 +39,9 @@ GAP_NOTE = (
     "Gap kept: share of what FedAvg gains over local training, with the interval of 95 % of all resamples of the "
     "seeds, paired; few seeds make a rough interval. In brackets beside G BLEU: that share of the common model."
 )
+UNEVEN_NOTE = "Clients of one run lie far apart, which a mean hides: own BLEU {told}."
+_UNEVEN, _LEAST_BLEU = 0.5, 1.0
+"""So it is where the worst has less than this share of the best's BLEU, and the best at least so many points."""
 
 
 def cells(row: Row) -> tuple[str, ...]:
@@ -117,6 +123,7 @@ def visible(rows: Sequence[Row], left_out: Sequence[str] = ()) -> tuple[tuple[st
 def note(rows: Sequence[Row], left_out: Sequence[str] = ()) -> str:
     """Return what the columns mean, those of `left_out` excepted."""
     refused = refused_note([result for row in rows for result in row.results])
+    uneven = uneven_note(rows)
     parts = {
         NOTE.format(
             scores=", ".join(name for name in ("BLEU", "chrF", "NLL") if name not in left_out),
@@ -128,9 +135,22 @@ def note(rows: Sequence[Row], left_out: Sequence[str] = ()) -> str:
         EMBEDDINGS_NOTE: "without embeddings" not in left_out and any(row.fewer_without_embeddings for row in rows),
         PRIVACY_NOTE: any(row.results[0].get("privacy") for row in rows),
         GAP_NOTE: any(row.recovered for row in rows),
+        uneven: bool(uneven),
         refused: bool(refused),
     }
     return " ".join(text for text, wanted in parts.items() if wanted)
+
+
+def uneven_note(rows: Sequence[Row]) -> str:
+    """Say of which rows the mean hides clients that learned far less than others; empty where of none."""
+    told = []
+    for row in rows:
+        own = [result["bleu_per_client"] for result in row.results if result.get("bleu_per_client")]
+        ends = [(min(scores), max(scores)) for scores in own if max(scores) >= _LEAST_BLEU]
+        low, high = min(ends, key=lambda pair: pair[0] / pair[1], default=(1.0, 1.0))
+        if low < _UNEVEN * high:
+            told.append(f"of {row.name} from {low:.1f} to {high:.1f}")
+    return UNEVEN_NOTE.format(told=", ".join(told)) if told else ""
 
 
 def refused_note(results: Sequence[Result]) -> str:

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trustformer.reports.summary import WAYS, Result, by_name, lengths_differ, local_epochs
-from trustformer.reports.tables import factor, refused_note, scored_models, title
+from trustformer.reports.tables import FEWER_NOTE, SENT_NOTE, factor, refused_note, scored_models, title
 from trustformer.reports.terminal import fill
 
 
@@ -36,11 +36,7 @@ METRICS = {
     "bleu": Metric("BLEU", 1),
     "chrf": Metric("chrF", 1),
 }
-_NOTE = (
-    "Scores: {scored} on the test set; G: the common model. NLL in nats per target. "
-    "kB: sent by and to a client in a {unit}, exchanges without training included, sealed, as counted. "
-    "Fewer bytes: against dense fp32 weights, up / down."
-)
+_NOTE = f"Scores: {{scored}} on the test set; G: the common model. NLL in nats per target. {SENT_NOTE} {FEWER_NOTE}"
 
 
 def columns(results: Sequence[Result]) -> tuple[str, ...]:
