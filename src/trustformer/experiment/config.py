@@ -7,7 +7,6 @@ import math
 import tomllib
 import unicodedata
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,6 +16,7 @@ from msgspec import Meta, Struct, field
 from trustformer.errors import ConfigError
 from trustformer.evaluation.translation import EvaluationConfig
 from trustformer.experiment.checks import check
+from trustformer.experiment.explain import explain
 from trustformer.experiment.record import leaves
 from trustformer.experiment.toml import write_toml
 from trustformer.methods import MethodConfig
@@ -40,16 +40,6 @@ _LATER = {
     "evaluation": ("clients",),
 }
 """Keys that a config's text leaves out at their defaults, so that records from before they came are still its own."""
-
-_USUAL = {
-    "lr": "train.learning_rate",
-    "epochs": "train.local_epochs",
-    "batch_size": "train.batch_tokens",
-    "model.name": "model.preset",
-}
-"""Names that other programs have for keys."""
-_NEAR = 0.7
-"""How alike two names must be, of 1, to take one for a slip of the pen."""
 
 
 class DataConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -231,7 +221,7 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
     try:
         config = msgspec.convert(tree, Config)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"config: {_readable(error)}", _hint(_readable(error))) from None
+        raise ConfigError(*explain(error, Config)) from None
     for key, given in leaves(msgspec.to_builtins(config)):
         for value in given if isinstance(given, (list, tuple)) else (given,):
             if isinstance(value, float) and not math.isfinite(value):
@@ -266,46 +256,3 @@ def _override(tree: dict[str, Any], override: str) -> None:
         if not isinstance(tree, dict):
             raise ConfigError(f"--set {key}: {section!r} is a value, not a section")
     tree[name] = value
-
-
-def _hint(message: str) -> str:
-    """Where the keys are, and of an unknown one that which it may mean."""
-    near = _meant(message.removeprefix("unknown key").strip(" '")) if "unknown key" in message else ""
-    known = "docs/config.md lists the keys, trustformer run --help the most used"
-    return f"did you mean {near}? {known}" if near else known
-
-
-def _meant(key: str) -> str:
-    """Return the known key that an unknown one stands for: by a usual name, a slip of the pen or a wrong section.
-
-    Empty where none is near: a wrong guess leads on to the next error.
-    """
-    section, _, name = key.lower().replace("-", "_").rpartition(".")
-    if (usual := _USUAL.get(key) or _USUAL.get(name)) is not None:
-        return usual
-    keys: dict[str, tuple[str, ...]] = {"": Config.__struct_fields__}
-    for part in msgspec.structs.fields(Config):
-        if isinstance(part.type, type) and issubclass(part.type, Struct):
-            keys[part.name] = part.type.__struct_fields__
-    places = [f"{part}.{name}".lstrip(".") for part, names in keys.items() if name in names]
-    near = get_close_matches(name, keys.get(section, ()), 1, _NEAR)
-    return places[0] if len(places) == 1 else f"{section}.{near[0]}".lstrip(".") if near else ""
-
-
-def _readable(error: msgspec.ValidationError) -> str:
-    """Turn msgspec's `... - at `$.clients.count`` into `clients.count: ...`."""
-    message, _, path = str(error).partition(" - at `$.")
-    key = path.rstrip("`")
-    if message.startswith("Object contains unknown field"):
-        name = message.split("`")[1]
-        section = key.removeprefix("$").strip(".`")
-        return f"unknown key {f'{section}.{name}' if section else name!r}"
-    if message.startswith("Invalid enum value"):
-        section, _, name = key.rpartition(".")
-        struct = {f.name: f.type for f in msgspec.structs.fields(Config)}.get(section, Config)
-        kind = next(f.type for f in msgspec.structs.fields(struct) if f.name == name)
-        return f"{key}: {message.removeprefix('Invalid enum value ')} is none of {', '.join(kind.__args__)}"
-    if key == "train.local_epochs":  # of two types, msgspec names the bounds of one
-        whole = "a whole number from 1 to 1000, written without a point"
-        return f"{key}: expected {whole}, or a part of one from 0.001, such as 0.25"
-    return f"{key}: {message[0].lower()}{message[1:]}" if key else message
