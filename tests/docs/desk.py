@@ -168,7 +168,7 @@ def operations(desk: Desk) -> None:
 
 def deploy_flower(desk: Desk) -> None:
     (desk.folder / "train.tsv").rename(desk.folder / "public.tsv")
-    desk.done("trustformer prepare public.tsv --out client-0/ours")
+    desk.done("trustformer prepare public.tsv --out client-0/ours --source-language de --target-language en")
     desk.done("trustformer run --out run")
     (desk.folder / "run" / "model").rename(desk.folder / "client-0" / "common")
 

@@ -118,11 +118,37 @@ def test_a_client_back_too_late_to_catch_up_ends_with_the_common_model_of_one_th
         fed.skip(DEADLINE)
     fed.until(lambda: fed.said.has("finished", "round 3 of 3"))
     fed.until(lambda: {c for c, p in fed.wire.sent if p.note == "finished"} == {"0", "1"})
-    fed.start("2", "0")
-    fed.until(lambda: ("2", "finished") in [(c, p.note) for c, p in fed.wire.sent])
+    fed.until(lambda: fed.said.has("client 0 is offline"))
+    fed.start("0")
+    fed.until(lambda: ("0", "standing by") in [(c, p.note) for c, p in fed.wire.sent])
+    assert fed.said.has("client 0, ", "has the last round; stands by for others", f"takes {fed.fed}/client-0/model (")
+    fed.start("2")
+    fed.end()  # who stood by is let go
     assert fed.said.has("client 2 is 3 rounds behind: taking the dense common model")
+    assert fed.said.has("finished: all 3 clients have the last round")
     assert len({result["common_digest"] for result in results(fed.fed).values()}) == 1
-    fed.cut_off()
+
+
+def test_a_finished_client_is_let_go_before_it_has_said_that_it_stands_by(
+    made: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fed = made()
+    fed.start(*CLIENTS)
+    fed.end()
+    assert fed.said.has("3 clients, 2 rounds (1 with training, 1 exchange only), round 0 done")
+    assert fed.said.has("client 0, 10 placeholder pairs; has taken part in none of 2 rounds yet")
+    (fed.fed / "host" / "finished.json").write_text('["0", "1"]', "utf-8")
+    again = Threaded(fed.fed, Wire(), monkeypatch)
+    again.wire.held = lambda client, parcel: client == "0" and not again.said.has("finished: adopted")
+    again.start("0")
+    again.until(lambda: again.said.has("client 0 is online"))
+    again.start("2")
+    again.until(lambda: again.said.has("finished: all 3 clients have the last round"), 60)
+    again.end()
+    third = Threaded(fed.fed, Wire(), monkeypatch)
+    third.start("1")  # nobody is waited for, and this one comes when serve has begun
+    third.until(lambda: third.said.has("finished: all 3 clients have the last round"), 60)
+    third.end()
 
 
 def test_every_answer_twice_counts_once(made: Make, tiny_run: Callable[..., dict[str, Any]], tmp_path: Path) -> None:

@@ -75,7 +75,8 @@ def _init(options: argparse.Namespace) -> int:
     host_config = HostConfig(listen=listening(options.address), enclave=enclave)
     with reporting():
         commands = init_federation(options.folder, config, options.address, host_config, options.policy)
-    print(f"written: {options.folder} (read {options.folder / 'README.md'})\non the host:\n  {commands.serve}")
+    print(f"written: {options.folder} (read {options.folder / 'README.md'})\n{commands.about}")
+    print(f"on the host:\n  {commands.serve}")
     print("on the clients:\n  " + "\n  ".join(commands.join.values()))
     return 0
 

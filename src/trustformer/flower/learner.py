@@ -12,14 +12,16 @@ from safetensors import SafetensorError
 from trustformer.attestation.files import sync
 from trustformer.codec.weights import Weights, specs_of
 from trustformer.data.batches import Example
+from trustformer.data.corpus import Corpus
 from trustformer.data.folder import load_folder
 from trustformer.data.tokenizer import Tokenizer
-from trustformer.errors import TrustformerError
+from trustformer.errors import DataError, TrustformerError
 from trustformer.evaluation.tasks import make_task
 from trustformer.experiment.config import Config
 from trustformer.experiment.guarantee import Guarantee, own_guarantee
 from trustformer.experiment.parties import make_trainer
 from trustformer.flower.agreement import model_of, read_start, read_tokenizer
+from trustformer.flower.placeholder import described
 from trustformer.flower.settings import NodeConfig
 from trustformer.methods import Method, build
 from trustformer.models.adapters import merged
@@ -35,6 +37,7 @@ class Learner:
     Attributes:
         tokenizer: all clients' vocabulary.
         examples: the private text, tokenised.
+        described: what to call its pairs, such as `placeholder pairs, de-en`.
         start: G_0.
         method: what is exchanged.
         trainer: trains weights on the examples.
@@ -43,6 +46,7 @@ class Learner:
 
     tokenizer: Tokenizer
     examples: list[Example]
+    described: str
     start: Weights
     method: Method
     trainer: LocalTrainer
@@ -58,10 +62,12 @@ class Learner:
         stored = read_start(folder / settings.start)
         start = {name: stored[name] for name in get_weights(model) if name in stored}  # a file sorts its names
         method = build(config.method, specs_of(start), config.privacy, start=start, nearest=nearest_on(model.device))
-        examples = task.examples(load_folder(folder / settings.data).train, config.model.max_length)
+        corpus = _read(folder, settings)
+        said = described(folder, folder / settings.data)
+        examples = task.examples(corpus.train, config.model.max_length)
         promise = own_guarantee(config, settings.client, len(examples), method)
         trainer = make_trainer(config, model, method, task, promise)
-        return cls(tokenizer, examples, start, method, trainer, promise, model)
+        return cls(tokenizer, examples, said, start, method, trainer, promise, model)
 
     def save(self, weights: Weights, folder: Path) -> None:
         """Write a model that `trustformer translate` and transformers load; raises `TrustformerError`."""
@@ -73,3 +79,10 @@ class Learner:
             sync(folder)
         except (OSError, SafetensorError) as error:
             raise TrustformerError(f"{folder} cannot be written: {error}", "free space and join again") from None
+
+
+def _read(folder: Path, settings: NodeConfig) -> Corpus:
+    try:
+        return load_folder(folder / settings.data)
+    except DataError as error:
+        raise DataError(f"data in {folder / 'node.toml'}: {error.message}", error.hint) from None

@@ -114,7 +114,8 @@ class Member:
             max_lag=config.clients.max_lag,
         )
         self._line.trained = self._client.state.trained
-        reporter.note(f"client {settings.client}, {len(learner.examples):,} pairs; {self._standing()}")
+        pairs = f"{len(learner.examples):,} {learner.described}"
+        reporter.note(f"client {settings.client}, {pairs}; {self._standing()}")
 
     def _check(self, config: Config, start: Weights) -> None:
         """What the terms bind must be what this client holds."""
@@ -251,13 +252,23 @@ class Member:
         if self._learner.promise is not None:
             result["privacy"] = self._learner.promise.to_dict()
         self._directory.write_json("result.json", result)
-        own, common = folders
-        use = f"{own} (this client's own), {common} (all clients')" if state.common else f"{own}"
-        self._reporter.note(f"finished: {self._standing()}; trustformer translate takes {use}")
+        self._reporter.note(f"finished: {self._progress()}; {self._use()}")
 
     def _standing(self) -> str:
-        state = self._client.state
-        return f"adopted round {state.round} of {self._terms.rounds}, took part up to round {state.trained}"
+        if self._client.state.round < self._terms.rounds or not (self._directory.path / "result.json").exists():
+            return self._progress()
+        return f"has the last round; stands by for others; {self._use()}"
+
+    def _progress(self) -> str:
+        state, rounds = self._client.state, self._terms.rounds
+        if not (state.round or state.trained):
+            return f"has taken part in none of {rounds} rounds yet"
+        return f"adopted round {state.round} of {rounds}, took part up to round {state.trained}"
+
+    def _use(self) -> str:
+        own, common = self._folder / self.settings.model, self._folder / self.settings.common
+        also = f" (this client's own), {common} (all clients')" if self._client.state.common else ""
+        return f"trustformer translate takes {own}{also}"
 
 
 def join(folder: Path, reporter: Reporter) -> None:

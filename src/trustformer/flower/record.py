@@ -129,7 +129,8 @@ class Record:
         late = f", late {', '.join(record['late'])}" if record["late"] else ""
         return (
             f"round {number} of {rounds}: combined {', '.join(record['combined'])}{late}; "
-            f"{up:,} bytes up, {down:,} down, {record['seconds']['round']:,.1f} s{self.left(number + 1, rounds)}"
+            f"of all clients {up:,} bytes up, {down:,} down, {record['seconds']['round']:,.1f} s"
+            f"{self.left(number + 1, rounds)}"
         )
 
     def left(self, number: int, rounds: int) -> str:

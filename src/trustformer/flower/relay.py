@@ -23,6 +23,8 @@ from trustformer.flower.switchboard import Line, Switchboard
 
 _LONG = 15.0
 """Seconds: until it is said what the end may be waiting for, and for clients that are let go."""
+_COMING = 5.0
+"""Seconds for clients to connect where all had finished before: one of them may be waiting to be let go."""
 _STATUS_EVERY = 10.0
 _REFUSED = 10.0
 """Seconds until a close that the enclave refused is tried again: clients that confirm its state may come by then."""
@@ -166,23 +168,30 @@ class Relay:
                 break
             self._end_status(waiting, started + self._settings.deadline - time.monotonic())
             # A new boot of the enclave gives out the last round when enough clients have told it that they hold it.
-            self._board.command(Parcel("stand by"), clients - earlier | self._record.standing)
+            self._board.command(Parcel("stand by"), clients - self._back() | self._record.standing)
             if earlier and not told and time.monotonic() - started > _LONG:
                 told = True
                 who = names(line.client for line in waiting)
                 self._note(f"{who}: may need clients that have finished to join again")
             self._board.pause()
-        self._dismiss(clients)
+        self._dismiss(clients, started + (_COMING if earlier == clients else 0))
         self._board.pump()  # what a client said before it left
         missing = [line.client for line in self._board.lines if line.client not in self._record.finished]
         if missing:
             self._note(f"without the last round: {names(missing)}; when they are back, start serve again and they join")
+        else:
+            self._note(f"finished: all {len(clients)} clients have the last round")
 
-    def _dismiss(self, clients: set[str]) -> None:
-        """Let clients go that had finished earlier and came back to stand by."""
+    def _back(self) -> set[str]:
+        """Clients that had finished and have come again, whether or not they have said so yet."""
+        finished = self._record.finished
+        return {line.client for line in self._board.lines if line.online and not line.over and line.client in finished}
+
+    def _dismiss(self, clients: set[str], coming: float) -> None:
+        """Let clients go that had finished and came back to stand by, or come back until `coming`."""
         until = time.monotonic() + _LONG
-        while (standing := self._record.standing) and time.monotonic() < until:
-            self._board.command(Parcel("finish"), clients - standing)
+        while ((back := self._back()) or time.monotonic() < coming) and time.monotonic() < until:
+            self._board.command(Parcel("finish"), clients - back)
             self._board.pause()
             self._board.pump()
 

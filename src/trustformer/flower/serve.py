@@ -44,11 +44,14 @@ def serve(folder: Path, reporter: Reporter) -> None:
         enclave = _enclave(folder, terms, settings, reporter.note)
         try:
             ledger = Ledger(folder / "ledger.jsonl")
-            max_lag = load_config(folder / "config.toml").clients.max_lag
-            host = Host(enclave, folder / "released", ledger, max_lag=max_lag, collateral=collateral)
+            config = load_config(folder / "config.toml")
+            host = Host(enclave, folder / "released", ledger, max_lag=config.clients.max_lag, collateral=collateral)
             record = Record(directory, clients, ledger)
+            closing = terms.rounds - config.rounds
+            kinds = f" ({config.rounds} with training, {closing} exchange only)" if closing else ""
             reporter.note(
-                f"run {terms.run_id.hex()}: {len(clients)} clients, {terms.rounds} rounds, round {record.last} done"
+                f"run {terms.run_id.hex()}: {len(clients)} clients, {terms.rounds} rounds{kinds}, "
+                f"round {record.last} done"
             )
             for left in range(settings.restarts, -1, -1):
                 try:

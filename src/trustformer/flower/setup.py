@@ -29,6 +29,7 @@ from trustformer.experiment.terms import make_terms
 from trustformer.flower.agreement import CONTINUED, experiment_digest
 from trustformer.flower.bundle import bundle_hash, make_bundle
 from trustformer.flower.keys import make_node_key, make_tls
+from trustformer.flower.placeholder import corpus_languages, joined, note_placeholder
 from trustformer.flower.settings import HostConfig, NodeConfig
 from trustformer.methods import Codec
 from trustformer.models.seq2seq import PRESETS, save_model
@@ -44,10 +45,12 @@ class Commands:
     Attributes:
         serve: on the host.
         join: client id to the command on its machine.
+        about: languages where known, pairs, vocabulary and model, in one line.
     """
 
     serve: str
     join: dict[str, str]
+    about: str
 
 
 def init_federation(
@@ -140,16 +143,18 @@ def _write(
         server.write("policy.toml", policy)
     make_tls(server.path / "tls", list(dict.fromkeys((address.rpartition(":")[0].strip("[]"), *_LOOPBACK))))
     (server.path / "nodes").mkdir()
-    pairs = _pairs(config, prepared)
+    pairs, languages = _pairs(config, prepared), corpus_languages(config.data)
     for client, identity in identities.items():
         _write_client(at, server, client, identity, pairs[client], terms, prepared, address)
+        note_placeholder(at / _name(client), at / _name(client) / "data", languages)
     commands = Commands(
         f"trustformer serve {final / 'host'}",
         {client: f"trustformer join {final / _name(client)}" for client in prepared.clients},
+        _about(config, prepared, languages),
     )
     where = host.enclave or "the address that `enclave` in `host/host.toml` gives (none yet)"
     notes = _SIMULATED if policy is None else _HARDWARE.format(where)
-    RunDirectory(at).write("README.md", _readme(commands, address, notes).encode())
+    RunDirectory(at).write("README.md", _readme(commands, address, notes, languages).encode())
     return commands
 
 
@@ -182,6 +187,17 @@ def _name(client: str) -> str:
     return f"client-{client}"
 
 
+def _about(config: Config, prepared: Prepared, languages: list[str]) -> str:
+    pairs = sum(map(len, prepared.clients.values()))
+    parameters = sum(values.size for values in prepared.start.values())
+    preset = config.model.preset
+    model = f"a new model ({preset})" if preset in PRESETS else f"continues {preset}"
+    return (
+        f"{joined(languages) or 'languages unknown'}, {pairs:,} placeholder pairs, "
+        f"vocabulary {prepared.tokenizer.vocab_size:,}, {parameters:,} parameters, {model}"
+    )
+
+
 def _pairs(config: Config, prepared: Prepared) -> dict[str, dict[str, list[Pair]]]:
     """Each client's part of the corpus, in the order in which `trustformer run` would train on it."""
     corpus = prepared.corpus
@@ -204,7 +220,8 @@ _HARDWARE = """\
 """
 
 
-def _readme(commands: Commands, address: str, notes: str) -> str:
+def _readme(commands: Commands, address: str, notes: str, languages: list[str]) -> str:
+    source, target = languages or ("LANGUAGE", "LANGUAGE")
     joins = "\n".join(f"    {command}" for command in commands.join.values())
     return f"""\
 # A federation of {len(commands.join)} clients
@@ -224,8 +241,9 @@ Before you use it between machines:
 
 - `host/` goes to the host, each `client-*/` to its owner, over a channel you trust; then delete them here. The
   folders hold private keys, and whoever keeps a client's `identity.key` can send updates in its name.
-- Put the client's own text into `client-*/data` (`trustformer prepare FILE --out DIR`, then `data = "DIR"` in
-  `node.toml`). What is there now is that client's part of the corpus this federation was made with.
+- Give each client text of its own: `trustformer prepare FILE --out DIR --source-language {source} --target-language
+  {target}`, then `data = "DIR"` in its `node.toml`. Languages, `--valid` and `--test` must be the same at all clients.
+  What is in `client-*/data` now is a placeholder: that client's part of the corpus this federation was made with.
 - Clients connect to {address}. Firewall that port to the clients' addresses: Flower's Control API is on it
   too and asks for no credential, so whoever reaches it can start and stop runs (docs/deploy-flower.md).
 {notes}"""

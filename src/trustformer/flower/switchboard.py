@@ -47,6 +47,7 @@ class Line:
         out: why it is not asked any more in this round.
         since: when it last came or went; None before it has come.
         said: class of the error it last failed with, in its own words; empty once it has done what it was asked.
+        over: whether it has finished, and its process ends; False again when it comes back.
     """
 
     node: int
@@ -63,6 +64,7 @@ class Line:
     out: str = ""
     since: float | None = None
     said: str = ""
+    over: bool = False
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ class Switchboard:
             if (line.node in online) != line.online:
                 line.online = line.node in online
                 self._note(f"client {line.client} is {'online' if line.online else 'offline'}")
-                line.working, line.since = False, time.monotonic()
+                line.working, line.over, line.since = False, line.over and not line.online, time.monotonic()
 
     def _send(self, line: Line, parcel: Parcel) -> str:
         sent = self._post.send(line.node, parcel)
@@ -195,6 +197,7 @@ class Switchboard:
         if parcel.kind == "done":
             line.failures, line.said = 0, ""
             if parcel.note == "finished":
+                line.over = True
                 self._record.finish(line.client)
             self._record.status(line.client, parcel.note)
             if parcel.note == "refused":
