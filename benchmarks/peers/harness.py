@@ -260,7 +260,7 @@ def make_result(options: dict[str, Any], config: Config, prepared: Prepared, sta
         set_weights(prepared.model, weights)
         settings = {"beams": config.evaluation.beams, "batch_sentences": config.evaluation.batch_sentences}
         translations = translate(prepared.model, prepared.tokenizer, sources, **settings)
-        scores = score(translations, references, target_language(config.data, config.clients.folders))
+        scores = score(translations, references, target_language(config))
         nll = negative_log_likelihood(prepared.model, examples)
         scored[who] = {"bleu": scores.bleu, "chrf": scores.chrf, "nll": nll, "digest": weights_digest(weights)}
         signature = scores.bleu_signature

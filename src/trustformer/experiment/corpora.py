@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from trustformer.data.hub import SPLITS as HUB_SPLITS
 from trustformer.data.hub import open_hub, read_split
 from trustformer.data.marian import read_json
 from trustformer.errors import ConfigError, DataError
-from trustformer.experiment.config import DataConfig
+from trustformer.experiment.config import Config, DataConfig
 
 _TSV_FILES = ("train", "valid", "test", "train_domains", "valid_domains", "test_domains")
 
@@ -60,13 +59,23 @@ def read_folders(folders: tuple[str, ...], limit: int) -> Corpus:
     return make_corpus(*splits, name=label, warnings=warnings, owners=tuple(owners))
 
 
-def target_language(data: DataConfig, folders: Sequence[str] = ()) -> str:
+def target_language(config: Config) -> str:
     """Return the language of translations: what a config says, or at its default what the report of a folder says."""
+    data = config.data
     if data.target_language == DataConfig().target_language:
-        for name in folders or ((data.train,) if data.source == "folder" else ()):
-            with suppress(DataError, ConfigError, LookupError, TypeError):  # no report, or a stranger's
-                return str(read_json(resolve_path(name, Path()) / "report.json")["languages"][1])
+        for name in config.clients.folders or ((data.train,) if data.source == "folder" else ()):
+            with suppress(DataError):  # no such folder
+                if languages := stated_languages(resolve_path(name, Path()) / "report.json"):
+                    return languages[1]
     return data.target_language
+
+
+def stated_languages(path: Path) -> list[str]:
+    """Source and target that a JSON file states, as the report of a prepared folder does; empty where it does not."""
+    with suppress(ConfigError, LookupError, TypeError, ValueError):  # no such file, or a stranger's
+        source, target = read_json(path)["languages"]
+        return [str(source), str(target)]
+    return []
 
 
 def _read_files(data: DataConfig, kind: FileFormat) -> Corpus:

@@ -212,7 +212,7 @@ def _scores(
     """Scores of all systems on one client's part of the test set, and their differences to local."""
     references = [test[i].target for i in chosen]
     counts = draw(len(chosen), config.seed)
-    language = target_language(config.data, config.clients.folders)
+    language = target_language(config)
     report: dict[str, Any] = {"pairs": len(chosen)}
     for metric in METRICS:
         scored = {

@@ -107,7 +107,7 @@ def _run(
 def _prepare(config: Config, directory: RunDirectory) -> tuple[Prepared, list[Cohort]]:
     stored, began = directory.path / "tokenizer.model", directory.path / "experiment.digest"
     if config.model.task == "translation":
-        make_bleu(target_language(config.data, config.clients.folders))  # what is not installed is said now
+        make_bleu(target_language(config))  # what is not installed is said now
     prepared = prepare(config, stored_tokenizer(stored) if stored.exists() else None)
     cohorts = make_cohorts(config, list(prepared.clients), prepared.method.total(config.rounds))
     if prepared.method.codec is not None:  # others train with everybody, whatever the cohorts

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from trustformer.data.corpus import resolve_path
 from trustformer.data.marian import read_json
-from trustformer.errors import ConfigError, DataError
+from trustformer.errors import ConfigError
 from trustformer.experiment.config import DataConfig
+from trustformer.experiment.corpora import stated_languages
 from trustformer.foreign import shown
 
 NOTE = "placeholder.json"
@@ -21,7 +22,7 @@ NOTE = "placeholder.json"
 def corpus_languages(data: DataConfig) -> list[str]:
     """Source and target of a config's corpus; empty where nothing says them but the defaults."""
     if data.source == "folder":
-        return _stated(resolve_path(data.train, Path()) / "report.json")
+        return stated_languages(resolve_path(data.train, Path()) / "report.json")
     languages, plain = [data.source_language, data.target_language], DataConfig()
     known = data.source in ("toy", "tmx", "text") or languages != [plain.source_language, plain.target_language]
     return languages if known else []
@@ -38,7 +39,7 @@ def described(folder: Path, data: Path) -> str:
     Raises:
         ConfigError: `trustformer prepare` noted other languages than the federation has.
     """
-    agreed, own = _stated(folder / NOTE), _stated(data / "report.json")
+    agreed, own = stated_languages(folder / NOTE), stated_languages(data / "report.json")
     if agreed and own and [*map(_primary, own)] != [*map(_primary, agreed)]:
         source, target = (shown(language) for language in agreed)
         raise ConfigError(
@@ -56,14 +57,6 @@ def described(folder: Path, data: Path) -> str:
 def joined(languages: list[str]) -> str:
     """Languages in a line, such as `de-en`; empty where they are not known."""
     return "-".join(shown(language) for language in languages)
-
-
-def _stated(path: Path) -> list[str]:
-    """The two languages a JSON file states; empty where it is not there, or a stranger's."""
-    with suppress(ConfigError, DataError, LookupError, TypeError, ValueError):
-        source, target = read_json(path)["languages"]
-        return [str(source), str(target)]
-    return []
 
 
 def _primary(language: str) -> str:

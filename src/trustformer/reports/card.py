@@ -16,7 +16,7 @@ from trustformer.privacy.stated import stated_epsilon, upper
 from trustformer.reports.task_tables import METRICS
 
 BEAMS = 4
-"""Beam width of an exported model, and the default of `trustformer translate`."""
+"""Beam width of an exported model, and of `trustformer translate` with a model folder."""
 
 _TRANSLATE = """\
 ```python
