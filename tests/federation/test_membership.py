@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from trustformer.codec.weights import Weights, weights_digest
 from trustformer.enclave.protocol import Manifest
 from trustformer.errors import MessageError, ProtocolError, SealError
 from trustformer.experiment.cohorts import make_cohorts
+from trustformer.federation import channel
 from trustformer.federation.channel import Position
 from trustformer.federation.client import Client
 from trustformer.federation.common import CommonReply, CommonRequest, longest_answer
@@ -32,6 +35,22 @@ def mean_and_residual(party: Party, included: list[Client]) -> Weights:
         total[spec.name] = weights + (flat[at : at + spec.size].reshape(spec.shape) if len(flat) else 0)
         at += spec.size
     return total
+
+
+def test_evidence_that_has_grown_old_while_a_client_trained_is_asked_for_again(
+    party: Callable[..., Party], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play = party()
+    play.play(1)
+    verified = [client.channel._verified_at for client in play.clients]
+    greet(play.clients)
+    assert [client.channel._verified_at for client in play.clients] == verified
+    for client in play.clients:
+        client.train(2)
+    later = time.time() + channel.VERIFY_AGAIN
+    monkeypatch.setattr(channel, "time", SimpleNamespace(time=lambda: later))
+    assert [client.contribute() for client in play.clients] == ["accepted"] * 3
+    assert [client.channel._verified_at for client in play.clients] == [later] * 3
 
 
 @pytest.mark.parametrize("seed", [1, 2, 28])

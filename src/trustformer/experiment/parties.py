@@ -25,8 +25,9 @@ from trustformer.experiment.prepare import Prepared
 from trustformer.experiment.record import RunDirectory
 from trustformer.experiment.terms import Shared, agreed_terms
 from trustformer.federation.channel import Channel
-from trustformer.federation.client import Client, Trainer
+from trustformer.federation.client import Client
 from trustformer.federation.host import Host
+from trustformer.federation.interfaces import Trainer
 from trustformer.federation.ledger import Ledger, append, whole_lines
 from trustformer.federation.remote import RemoteEnclave
 from trustformer.federation.store import ClientStore

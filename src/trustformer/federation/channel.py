@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import cast
 
 from trustformer.attestation.errors import Refusal
 from trustformer.attestation.evidence import Binding, Evidence, Kind
@@ -37,6 +37,7 @@ from trustformer.enclave.protocol import (
 )
 from trustformer.errors import NotReleasedError, ProtocolError, SealError
 from trustformer.federation.host import split_kept
+from trustformer.federation.interfaces import Journal, Transport
 from trustformer.message import Aggregate, Reader, Update, digest
 from trustformer.secure.identity import Identity
 from trustformer.secure.sealing import (
@@ -58,46 +59,6 @@ class Position:
     round: int
     manifest_hash: bytes
     common_digest: bytes
-
-
-class Journal(Protocol):
-    """Keeps what a third party needs to verify a run again."""
-
-    def verification(self, client_id: str, record: VerificationRecord) -> None:
-        """Keep the record of one appraisal, accepted or refused."""
-        ...
-
-    def welcome(self, client_id: str, signed: bytes) -> None:
-        """Keep one welcome with its signature: the first of each boot and round."""
-        ...
-
-    def receipt(self, client_id: str, signed: bytes) -> None:
-        """Keep one receipt with its signature."""
-        ...
-
-
-class Transport(Protocol):
-    """Carries a client's messages to the enclave: `Link` within one process, a network in a deployment."""
-
-    def hello(self, request: bytes) -> bytes:
-        """Send a hello, receive a welcome."""
-        ...
-
-    def upload(self, request: bytes) -> bytes:
-        """Send a sealed update, receive a receipt."""
-        ...
-
-    def sync(self, request: bytes, after: int, *, manifests_only: bool = False) -> bytes:
-        """Ask for the rounds after `after`; receive keys, manifests and sealed aggregates."""
-        ...
-
-    def ask_common(self, request: bytes, answer: Callable[[bytes], bytes]) -> bytes:
-        """Ask another client for the dense common model."""
-        ...
-
-    def answer_common(self, reply: bytes) -> bytes:
-        """Send the sealed common model to another client."""
-        ...
 
 
 NO_BOOT = bytes(16)

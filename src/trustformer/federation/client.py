@@ -12,7 +12,6 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Protocol
 
 import numpy as np
 
@@ -22,29 +21,13 @@ from trustformer.enclave.protocol import NO_HASH, Manifest, Welcome
 from trustformer.errors import ProtocolError, RoundsGoneError, TrustformerError
 from trustformer.federation.channel import Channel, Position
 from trustformer.federation.common import CommonReply, CommonRequest
+from trustformer.federation.interfaces import Sponsor, Trainer
 from trustformer.federation.store import ClientState, ClientStore
 from trustformer.message import MAX_EXAMPLES, Aggregate, Update
 from trustformer.methods import Codec, Exchange
-from trustformer.training import OptimizerState, TrainResult
 
 Report = Callable[[str, int, int], None]
 """Called with what the client is doing, and how much of how much is done."""
-
-
-class Trainer(Protocol):
-    """What trains a client's weights: `LocalTrainer`, or a loop of someone else's."""
-
-    def train(
-        self,
-        weights: Weights,
-        optimizer: OptimizerState,
-        examples: Sequence[Example],
-        *,
-        seed: Sequence[int],
-        report: Callable[[int, int], None] | None = None,
-    ) -> TrainResult:
-        """Return new weights; the arguments are not changed."""
-        ...
 
 
 class BehindError(TrustformerError):
@@ -53,19 +36,6 @@ class BehindError(TrustformerError):
 
 class ForeignUpdateError(ProtocolError):
     """A round combined an update in this client's name that is not the one it holds."""
-
-
-class Sponsor(Protocol):
-    """Another client as one that is too far behind sees it."""
-
-    @property
-    def id(self) -> str:
-        """Its id; may be known only after it has answered."""
-        ...
-
-    def share_common(self, request: bytes) -> bytes:
-        """Answer `ask_common`."""
-        ...
 
 
 class Client:
@@ -196,12 +166,15 @@ class Client:
     def contribute(self) -> str:
         """Seal and send the stored update; return the receipt's status.
 
-        An update that is not accepted stays stored: until the next manifest nobody knows whether it counts.
+        An update that is not accepted stays stored: until the next manifest nobody knows whether it counts. An enclave
+        that was verified too long ago is verified again first.
         """
         if self.state.pending is None:
             return "adopted"  # a crash came after adoption
         if self.state.pending.round <= self.state.acknowledged:
             return "late"  # whoever has it repeated could subtract the one result from the other
+        if self.channel.stale:  # training took longer than evidence counts
+            self.channel.hello(self._standing)
         started = time.perf_counter()
         status = self.channel.upload(self.state.pending)
         self.seconds["sealing"] += time.perf_counter() - started

@@ -203,8 +203,6 @@ class Member:
         except MessageError as error:  # weights that cannot be coded: asked again it would train to the same
             raise TrustformerError(error.message, error.hint) from None
         self._line.trained = self._client.state.trained
-        if self._client.channel.stale:  # training took longer than evidence counts
-            self._greet()
         status = self._client.contribute()
         what = f"loss {self._client.state.loss:.3f}" if trains else "exchange only"
         self._reporter.note(f"round {number} of {self._terms.rounds}: {status}; {what}")
