@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from playground import Party
@@ -112,23 +113,32 @@ def test_a_state_of_another_run_is_refused(party: Callable[..., Party]) -> None:
         play.restarted()
 
 
-def test_a_released_round_the_host_lost_is_given_again_by_the_enclave(party: Callable[..., Party]) -> None:
+def lose(path: Path, damaged: bool) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1])) if damaged else path.unlink()
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_released_round_the_host_lost_is_given_again_by_the_enclave(
+    party: Callable[..., Party], damaged: bool
+) -> None:
     play = party()
     play.play(1)
     play.play(2, "01")
     kept = play.host_file(2).read_bytes()
-    play.host_file(2).unlink()
+    lose(play.host_file(2), damaged)
     play = play.restarted()
     greet(play.clients)
     assert play.host_file(2).read_bytes() == kept
     assert len(play.digests()) == 1
 
 
-def test_without_an_older_round_a_client_takes_the_dense_model(party: Callable[..., Party]) -> None:
+@pytest.mark.parametrize("damaged", [False, True])
+def test_without_an_older_round_a_client_takes_the_dense_model(party: Callable[..., Party], damaged: bool) -> None:
     play = party()
     for number in (1, 2, 3):
         play.play(number, "01")
-    play.host_file(2).unlink()
+    lose(play.host_file(2), damaged)
     assert play.play(4)["2"] == "accepted"
     assert {client for client, direction, _ in play.sent("common") if direction == "down"} == {"2"}
     assert len(play.digests()) == 1
@@ -143,17 +153,20 @@ def test_a_client_alone_with_a_lost_round_is_told(party: Callable[..., Party]) -
         play.play(4, "2")
 
 
-def test_rounds_the_host_swapped_or_altered_are_refused_and_not_papered_over(party: Callable[..., Party]) -> None:
+def test_rounds_the_host_swapped_or_altered_are_refused_and_not_papered_over(
+    party: Callable[..., Party], monkeypatch: pytest.MonkeyPatch
+) -> None:
     play = party()
     for number in (1, 2, 3):
         play.play(number, "01")
-    first, second = (play.host_file(number).read_bytes() for number in (1, 2))
+    first, second, third = (play.host_file(number).read_bytes() for number in (1, 2, 3))
     for wrong in (second, first[:-1] + bytes([first[-1] ^ 1]), first[:100]):
-        play.host_file(1).write_bytes(wrong)
+        given = {1: wrong, 2: second, 3: third}
+        monkeypatch.setattr(play.host, "kept", given.__getitem__)
         with pytest.raises(TrustformerError):
             play.play(4)
         assert play.clients[2].state.round == 0
     assert not play.sent("common")
-    play.host_file(1).write_bytes(first)
+    monkeypatch.undo()
     assert play.play(4)["2"] == "accepted"
     assert len(play.digests()) == 1

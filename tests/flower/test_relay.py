@@ -401,8 +401,9 @@ def test_a_client_that_trained_for_longer_than_evidence_counts_verifies_again_be
     assert [record["late"] for record in records(fed.fed)] == [[], []]
 
 
+@pytest.mark.parametrize("damaged", [False, True])
 def test_a_host_that_has_lost_released_rounds_goes_on_without_their_record(
-    made: Make, monkeypatch: pytest.MonkeyPatch
+    made: Make, monkeypatch: pytest.MonkeyPatch, damaged: bool
 ) -> None:
     """Its folder was put back from a backup: the enclave's state is newer."""
     fed = made()
@@ -411,7 +412,8 @@ def test_a_host_that_has_lost_released_rounds_goes_on_without_their_record(
     host, last = fed.fed / "host", records(fed.fed)[1]
     (host / "rounds.jsonl").unlink()
     (host / "finished.json").unlink()
-    (host / "released" / "round-00001.sealed").unlink()
+    kept = host / "released" / "round-00001.sealed"
+    kept.write_bytes(kept.read_bytes()[:-1]) if damaged else kept.unlink()
     again = Threaded(fed.fed, Wire(), monkeypatch)
     again.start(*CLIENTS)
     again.end()

@@ -13,12 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from trustformer.attestation.files import put
-from trustformer.enclave.protocol import MAX_MESSAGE, Sync, Synced, split_signed
+from trustformer.enclave.protocol import MAX_MESSAGE, Manifest, Sync, Synced, split_signed
 from trustformer.enclave.session import Enclave
 from trustformer.errors import MessageError, RoundsGoneError
 from trustformer.federation.connection import MAX_BODY, EnclaveConnection
 from trustformer.federation.ledger import Ledger, named
-from trustformer.message import Reader, enc
+from trustformer.message import Reader, digest, enc
 
 _BETWEEN = 2
 """Rounds that may be closed between a client's hello and its request for those it missed."""
@@ -91,12 +91,23 @@ class Host:
         return self._folder / f"round-{number:05d}.sealed"
 
     def kept(self, number: int) -> bytes:
-        """The released data of one round, for `split_kept`; raises `RoundsGoneError`."""
-        if number == self.round and not self._path(number).exists():
+        """The released data of one round, for `split_kept`; raises `RoundsGoneError` if it is lost or damaged."""
+        data = self._whole(number)
+        if data is None and number == self.round:
             self.close(number)  # a crash between release and keep: the enclave gives the same answer again
-        if not self._path(number).exists():
+            data = self._whole(number)
+        if data is None:
             raise RoundsGoneError(f"the host has lost the released data of round {number}", "take a dense G")
-        return self._path(number).read_bytes()
+        return data
+
+    def _whole(self, number: int) -> bytes | None:
+        try:
+            data = self._path(number).read_bytes()
+            signed, sealed = split_kept(data, len(data))
+            manifest = Manifest.from_bytes(split_signed(signed, "manifest")[0])
+        except (FileNotFoundError, MessageError):
+            return None
+        return data if (manifest.round, manifest.aggregate_digest) == (number, digest(sealed)) else None
 
     def hello(self, request: bytes) -> bytes:
         """Relay a hello, and put the collateral beside a quote that comes without.

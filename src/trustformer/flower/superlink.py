@@ -131,6 +131,7 @@ class SuperLink:
     def _wait_for_port(self) -> None:
         """The SuperLink of a `serve` that was killed a moment ago ends a little later than that."""
         deadline = time.monotonic() + _PORT_SECONDS
+        near = f"[{self._host}]" if ":" in self._host else self._host
         family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
         while True:
             try:
@@ -139,7 +140,7 @@ class SuperLink:
             except OSError as error:
                 taken = error.errno == errno.EADDRINUSE
                 if not taken or time.monotonic() > deadline:
-                    what = f"cannot listen on {self._host}:{self._port}: {error.strerror}"
+                    what = f"cannot listen on {near}:{self._port}: {error.strerror}"
                     hint = _TAKEN if taken else _NOT_OURS
                     raise TrustformerError(what, hint) from None
             time.sleep(0.1)
