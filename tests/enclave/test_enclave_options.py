@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
+import stat
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,18 +20,18 @@ import pytest
 from process_kit import COMMON, LAYOUT, Party, Player, drift, honest_round
 
 from trustformer.aggregation import TrimmedMean, WeightedMean
-from trustformer.attestation.errors import Rollback
+from trustformer.attestation.errors import BadSignature, Rollback
 from trustformer.attestation.simulated import SimulatedAttester
 from trustformer.enclave.config import RunConfig
 from trustformer.enclave.protocol import MAX_MESSAGE, NO_HASH
 from trustformer.enclave.session import Enclave
-from trustformer.enclave.state import StateStore
+from trustformer.enclave.state import State, StateStore
 from trustformer.errors import ConfigError, MessageError, NotReleasedError, ProtocolError, RoundsGoneError
 from trustformer.federation import channel
 from trustformer.federation.channel import Position
 from trustformer.federation.host import Host
 from trustformer.federation.ledger import Ledger
-from trustformer.message import Dense, Group, Layout, Reader, TensorSpec
+from trustformer.message import Dense, Group, Layout, Reader, TensorSpec, enc
 from trustformer.vq import decode, encode
 
 Run = Callable[..., dict[str, Any]]
@@ -119,7 +122,7 @@ def test_47_a_client_that_acknowledged_stops_an_older_state(tmp_path: Path) -> N
     for client in ("c1", "c2"):  # have seen nothing yet
         again[client].hello()
         assert again[client].channel.upload(again[client].update(drift(1))) == "accepted"
-    with pytest.raises(ProtocolError, match="a client has seen a newer round"):
+    with pytest.raises(ProtocolError, match="newer rounds than this boot's, seen by c0"):
         host.close(1)
     assert rolled_back.round == 0
 
@@ -324,3 +327,48 @@ def test_more_rounds_than_a_client_catches_up_are_not_read(tmp_path: Path) -> No
                 late.adopt()
         else:
             assert len(late.adopt()) == behind
+
+
+def test_a_boot_whose_reply_is_refused_does_not_make_the_one_before_it_count_as_verified(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    party = Party(tmp_path)
+    first, other = boot(party), boot(party, "other")
+
+    class Forging(Host):
+        def hello(self, request: bytes) -> bytes:
+            reader = Reader(other.hello(request), "welcome")
+            signed, evidence = bytearray(reader.raw(limit=MAX_MESSAGE)), reader.raw(limit=2 * MAX_MESSAGE)
+            signed[-1] ^= 1
+            return enc(bytes(signed), evidence)
+
+    player = party.players(party.host(first))["c0"]
+    player.hello()
+    later = time.time() + channel.VERIFY_AGAIN
+    monkeypatch.setattr(channel, "time", SimpleNamespace(time=lambda: later))
+    link = player.channel.link
+    player.channel.link = Forging(first, party.folder / "host", Ledger(tmp_path / "l.jsonl"), max_lag=8).link("c0")
+    with pytest.raises(BadSignature):
+        player.hello()
+    assert player.channel.stale
+    player.channel.link = link
+    player.hello()
+    assert not player.channel.stale
+
+
+def test_saving_where_folders_cannot_be_synced_leaves_no_descriptor_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync = os.fsync
+
+    def refuse(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "no folders")
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    store = StateStore(tmp_path, bytes(32))
+    open_before = len(os.listdir("/proc/self/fd"))
+    for number in range(3):
+        store.save(State(number, (), b"", None))
+    assert len(os.listdir("/proc/self/fd")) == open_before

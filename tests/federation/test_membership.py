@@ -13,11 +13,11 @@ from playground import Party
 
 from trustformer.codec.weights import Weights, weights_digest
 from trustformer.enclave.protocol import Manifest
-from trustformer.errors import MessageError, ProtocolError, SealError
+from trustformer.errors import MessageError, NotReleasedError, ProtocolError, SealError
 from trustformer.experiment.cohorts import make_cohorts
 from trustformer.federation import channel
 from trustformer.federation.channel import Position
-from trustformer.federation.client import Client
+from trustformer.federation.client import BehindError, Client
 from trustformer.federation.common import CommonReply, CommonRequest, longest_answer
 from trustformer.federation.host import Link
 from trustformer.federation.round import greet
@@ -192,6 +192,49 @@ def behind(party: Callable[..., Party]) -> Party:
         play.play(number, "01")
     greet(play.clients[:2])
     return play
+
+
+def test_on_a_tie_nobodys_common_model_is_the_one_most_clients_hold(party: Callable[..., Party]) -> None:
+    play = party("clients.max_lag=1")
+    honest, liar, late = play.clients
+    for number in (1, 2):
+        play.play(number, "01")
+    liar.state.common = {name: values + 1 for name, values in liar.state.common.items()}
+    liar._next = None
+    for client in (honest, liar):
+        client.greet()
+    with pytest.raises(BehindError):
+        late.greet()
+    for sponsor in (honest, liar):
+        with pytest.raises(ProtocolError, match="too few clients have said yet which"):
+            late.ask_common(sponsor)
+    assert late.state.round == 0
+
+
+def test_a_client_that_is_far_behind_lets_those_go_on_that_wait_for_one_more_to_know_the_round(
+    party: Callable[..., Party],
+) -> None:
+    """Two of three clients are there, and one of them has not seen the round whose key waits for two."""
+    play = party("enclave.release=acknowledged", "clients.max_lag=1")
+    first, behind, _ = play.clients
+    for number in (1, 2):
+        play.play(number, "02")
+    included = [play.clients[0], play.clients[2]]
+    for client in included:
+        client.greet()
+        client.train(3)
+        assert client.contribute() == "accepted"
+    play.host.close(3)  # and client 2 is gone
+    with pytest.raises(NotReleasedError):
+        first.greet()
+    with pytest.raises(BehindError):
+        behind.greet()
+    with pytest.raises(ProtocolError, match="too few clients have said yet"):
+        behind.ask_common(first)
+    first.greet()
+    behind.ask_common(first)
+    assert [client.state.round for client in (first, behind)] == [3, 3]
+    assert len(play.digests("01")) == 1
 
 
 def test_a_sponsor_with_another_model_is_refused(party: Callable[..., Party]) -> None:

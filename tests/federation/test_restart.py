@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from playground import Party
 
-from trustformer.errors import ProtocolError, SealError, TrustformerError
+from trustformer.errors import NotReleasedError, ProtocolError, SealError, TrustformerError
 from trustformer.federation.round import greet
 
 
@@ -93,6 +94,31 @@ def test_two_histories_of_one_round_are_never_joined(party: Callable[..., Party]
     play = play.restarted()
     with pytest.raises(ProtocolError, match="another history of round 2"):
         play.play(3, "01")
+
+
+@pytest.mark.parametrize("release", ["immediate", "acknowledged"])
+def test_a_client_that_knows_a_round_of_another_history_is_not_taken_along(
+    party: Callable[..., Party], release: str
+) -> None:
+    """It has adopted round 1, or stored its manifest; the host has it done again without it, and goes on."""
+    play = party("clients.count=4", "clients.min_clients=3", "clients.max_lag=1", f"enclave.release={release}")
+    knows = play.clients[0]
+    for client in play.clients[:3]:
+        client.greet()
+        client.train(1)
+        client.contribute()
+    play.host.close(1)
+    with suppress(NotReleasedError):
+        knows.greet()
+    assert max(knows.state.round, knows.state.acknowledged) == 1
+    play.state_file.unlink()
+    play.host_file(1).unlink()
+    play = play.restarted()
+    for number in (1, 2, 3):
+        play.play(number, "123")
+    with pytest.raises(ProtocolError, match="another history of round 1"):
+        play.clients[0].greet()
+    assert play.clients[0].state.round == knows.state.round
 
 
 def test_an_altered_state_is_refused(party: Callable[..., Party]) -> None:

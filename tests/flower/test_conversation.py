@@ -5,14 +5,17 @@ from __future__ import annotations
 
 import itertools
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
+import httpx
 import pytest
 
 pytest.importorskip("flwr", reason="needs the extra flower")
 
 from flower_kit import free_address
+from flwr.proto.control_pb2 import ListNodesRequest, StopRunRequest, UnregisterNodeRequest
 from wire import message_of
 
 from trustformer.errors import (
@@ -112,6 +115,46 @@ def test_an_address_that_the_certificate_does_not_name_is_named(tmp_path: Path) 
     try:
         with pytest.raises(TrustformerError, match=rf"server\.pem does not hold for {address}: .*127\.0\.0\.1"):
             superlink.start()
+    finally:
+        superlink.stop()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what flwr itself uses
+def test_who_reaches_the_port_cannot_list_or_remove_nodes_or_stop_the_run(tmp_path: Path) -> None:
+    """Flower's own command takes such requests from whoever holds `ca.crt`, as every client does."""
+    address = free_address()
+    node = _node(tmp_path, address)
+    superlink = SuperLink(tmp_path / "superlink", address, tmp_path / "tls", {"0": tmp_path / "node.pub"})
+    try:
+        superlink.start()
+        (number,) = superlink.clients
+        with superlink.run() as post, superlink._control() as stranger:
+            node.connect()
+            asks: list[Callable[[], object]] = [
+                lambda: stranger.ListNodes(ListNodesRequest()),
+                lambda: stranger.UnregisterNode(UnregisterNodeRequest(node_id=number)),
+                lambda: stranger.StopRun(StopRunRequest(run_id=post._run_id)),
+            ]
+            for ask in asks:
+                with pytest.raises(httpx.HTTPStatusError, match="404"):
+                    ask()
+            assert post.nodes() == {number}
+    finally:
+        node.close()
+        superlink.stop()
+
+
+def test_a_certificate_that_has_run_out_is_not_blamed_on_the_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trustformer.flower.keys.DAYS", -0.02)
+    make_tls(tmp_path / "tls", ["127.0.0.1"])
+    make_node_key(tmp_path / "node.key", tmp_path / "node.pub")
+    superlink = SuperLink(tmp_path / "superlink", free_address(), tmp_path / "tls", {"0": tmp_path / "node.pub"})
+    try:
+        with pytest.raises(TrustformerError, match="expired") as refused:
+            superlink.start()
+        assert "the clock of this machine" in refused.value.hint
     finally:
         superlink.stop()
 

@@ -323,7 +323,7 @@ def test_a_client_that_claims_a_newer_round_ends_serve_after_its_tries(
     fed.until(lambda: fed.said.has("try 3 of 3"))
     ended = fed.error("serve")
     assert isinstance(ended, TrustformerError)
-    assert ended.message == "round 1: close: a client has seen a newer round than this boot, 3 times"
+    assert ended.message == "round 1: close: newer rounds than this boot's, seen by 2, 3 times"
     assert "keep away who only claims to" in ended.hint
     assert len(closes) == 3
     assert all(later - sooner >= 0.2 for sooner, later in pairwise(closes))

@@ -156,3 +156,22 @@ def test_a_sponsor_that_does_not_answer_is_given_up_and_another_one_asked(clock:
         board.pump()
         assert box.sent[-1] is to_asker
     assert asked == [2, 3]
+
+
+def test_a_sponsor_whose_answers_are_rubbish_is_not_the_only_one_asked(clock: SimpleNamespace) -> None:
+    box, ask, asked = Mailbox(), Parcel("take part", 9), set[int]()
+    board = _board(box, 1e9, frozenset("bc"))
+    link: Any = SimpleNamespace(ask_common=lambda request, answer: answer(request), answer_common=lambda reply: reply)
+    for line in board.lines:
+        line.link = link
+    for call in (1, 2):
+        board.command(ask, {"b", "c"})
+        box.answers = [(str(len(box.sent)), Parcel("common", call=call, body=b"request"))]
+        board.pump()
+        asked.add(box.sent[-1][0])
+        box.answers = [(str(len(box.sent)), Parcel("done", body=b"rubbish"))]
+        board.pump()
+        box.answers = [(str(len(box.sent)), Parcel("failed", note="MessageError"))]
+        board.pump()
+        clock.now += 20.0
+    assert asked == {2, 3}

@@ -47,8 +47,6 @@ class History:
             self.acknowledged.add(hello.client_id)
         if hello.round < ours[0] or (hello.round, hello.manifest_hash) == ours:
             return None
-        if hello.round == ours[0]:
-            raise ProtocolError(f"hello: the client holds another history of round {hello.round}", "the host forked it")
         newest = max(claim.round for claim in self._claims.values())
         same = Counter(claim.manifest_hash for claim in self._claims.values() if claim.round == newest)
         manifest_hash, count = same.most_common(1)[0]
@@ -61,13 +59,13 @@ class History:
         return newest, manifest_hash
 
     def common_digest(self, ours: tuple[int, bytes], least: int = 1) -> bytes:
-        """Digest of G that most clients at this position hold; zero while fewer than `least` have said so."""
+        """Digest of G that more clients at this position hold than any other; zero while fewer than `least` say so."""
         if ours[0] == 0:
             return self._config.common_digest
         claims = (c for c in self._claims.values() if c.manifest_hash == ours[1])
         said = Counter(claim.common_digest for claim in claims if claim.common_digest != NO_HASH)
-        most = max(said, key=lambda value: (said[value], value), default=NO_HASH)
-        return most if said[most] >= least else NO_HASH
+        (most, count), (_, second) = (*said.most_common(2), (NO_HASH, 0), (NO_HASH, 0))[:2]
+        return most if count >= least and count > second else NO_HASH
 
     def confirm(self, ours: tuple[int, bytes]) -> None:
         """After a boot nothing new is released before `min_clients` confirm its state and while any has seen more.
@@ -81,8 +79,8 @@ class History:
         if self._confirmed:
             return
         claims = [(claim.round, claim.manifest_hash) for claim in self._claims.values()]
-        if any(number > ours[0] for number, _ in claims):
-            raise ProtocolError("close: a client has seen a newer round than this boot", "its state was rolled back")
+        if ahead := ", ".join(sorted(client for client, claim in self._claims.items() if claim.round > ours[0])):
+            raise ProtocolError(f"close: newer rounds than this boot's, seen by {ahead}", "its state was rolled back")
         if claims.count(ours) < self._config.min_clients:
             raise ProtocolError(f"close: {claims.count(ours)} of {self._config.min_clients} clients needed confirm it")
 

@@ -113,6 +113,8 @@ class Enclave:
         if hello.run_id != self._config.run_id:
             raise ProtocolError("hello: belongs to another run")
         signed_body(request, self._config.key_of(hello.client_id), "hello")
+        if self._hash_of(hello.round) not in (None, hello.manifest_hash):
+            raise ProtocolError(f"hello: the client holds another history of round {hello.round}", "the host forked it")
         if newer := self._history.hear(hello, self._position):
             number, manifest_hash = newer
             self._state, self._residual_reset = State(number, ((manifest_hash, NO_HASH),), b"", None), True
@@ -284,4 +286,4 @@ class Enclave:
 
     def _hash_of(self, number: int) -> bytes | None:
         index = len(self._state.keys) - 1 - (self._state.round - number)
-        return self._state.keys[index][0] if index >= 0 else None
+        return self._state.keys[index][0] if 0 <= index < len(self._state.keys) else None

@@ -9,7 +9,7 @@ back; clients notice that, since they hold the newest manifest hash.
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,7 +102,7 @@ class StateStore:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, self._path)
-        with suppress(OSError):  # not every file system of a library OS syncs folders
+        with suppress(OSError), ExitStack() as stack:  # not every file system of a library OS syncs folders
             folder = os.open(self._path.parent, os.O_RDONLY)
+            stack.callback(os.close, folder)
             os.fsync(folder)
-            os.close(folder)

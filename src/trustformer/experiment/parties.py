@@ -58,8 +58,8 @@ class RunJournal:
 
     def __init__(self, directory: RunDirectory) -> None:
         self._directory = directory
-        path = directory.path / "attestation.json"
-        self._records = json.loads(path.read_text("utf-8"))["verifications"] if path.exists() else []
+        kept = directory.read_json("attestation.json")
+        self._records = kept["verifications"] if kept else []
         for name in ("welcome", "receipt"):
             if (path := self._path(name)).exists():
                 whole_lines(path)  # the next one begins a line of its own

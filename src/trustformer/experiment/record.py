@@ -134,6 +134,12 @@ class RunDirectory:
         """Replace a JSON file."""
         self.write(name, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
+    def read_json(self, name: str) -> Any:
+        """Return what a JSON file holds, None where there is none; raises `DataError` for a damaged one."""
+        path = self.path / name
+        with _readable(path):
+            return json.loads(path.read_text("utf-8")) if path.exists() else None
+
     def rounds(self) -> list[dict[str, Any]]:
         """Return the rounds recorded so far."""
         path = self.path / "rounds.jsonl"
@@ -147,9 +153,8 @@ class RunDirectory:
 
     def result(self) -> dict[str, Any] | None:
         """Return the result, None while the run is not finished."""
-        path = self.path / "result.json"
-        with _readable(path):
-            return json.loads(path.read_text("utf-8")) if path.exists() else None
+        result: dict[str, Any] | None = self.read_json("result.json")
+        return result
 
     def finished(self) -> dict[str, Any]:
         """Return the result; raises `ConfigError` while the run is not finished."""

@@ -118,7 +118,7 @@ class Channel:
             AttestationError: of the class of the first check that failed: nothing was sent.
             MessageError, SealError, ProtocolError: a reply that is malformed or not an answer to this hello.
         """
-        known = self._welcome.boot_id if self._welcome and not self.stale else NO_BOOT
+        known, verified_at = self._welcome.boot_id if self._welcome and not self.stale else NO_BOOT, self._verified_at
         hello = Hello(
             *(self.config.run_id, self.client_id, os.urandom(32), known),
             *(position.round, position.manifest_hash, position.common_digest),
@@ -132,7 +132,7 @@ class Channel:
             raise SealError("welcome: answers another hello")
         check_config(welcome.cfg, self.config.digest)
         if self._welcome is None or welcome.boot_id != known:  # `known` is no boot's where evidence was asked for
-            self._verify(welcome, hello, evidence)
+            verified_at = self._verify(welcome, hello, evidence)
         elif (welcome.signer, welcome.recipient) != (self._welcome.signer, self._welcome.recipient):
             raise SealError("welcome: other keys for the boot that was verified")
         check_signature(welcome.signer, signature, body)
@@ -144,11 +144,14 @@ class Channel:
         )
         if self._welcome is None or (welcome.boot_id, welcome.round) != (known, self._welcome.round):
             self.journal.welcome(self.client_id, signed)
-        self._welcome = welcome
+        self._welcome, self._verified_at = welcome, verified_at
         return welcome
 
-    def _verify(self, welcome: Welcome, hello: Hello, data: bytes) -> None:
-        """Appraise the evidence that binds a new boot's keys to this client's nonce; keep the record either way."""
+    def _verify(self, welcome: Welcome, hello: Hello, data: bytes) -> float:
+        """Appraise the evidence that binds a new boot's keys to this client's nonce; return when that was.
+
+        The record is kept either way.
+        """
         reader = Reader(data, "evidence")
         kind = reader.text()
         quote, collateral = reader.raw(limit=MAX_MESSAGE), reader.raw(limit=MAX_MESSAGE + 1)
@@ -173,7 +176,7 @@ class Channel:
                 self.journal.verification(self.client_id, refusal.record)
             raise
         self.journal.verification(self.client_id, record)
-        self._verified_at = time.time()
+        return time.time()
 
     def upload(self, update: Update) -> str:
         """Seal an update to the enclave and send it; return the receipt's status.

@@ -246,6 +246,10 @@ class Client:
             ProtocolError: the sponsor's model is not the one most clients hold, or too few have said what that is.
         """
         welcome = self.channel.hello(self._standing)
+        if self.channel.acknowledges and welcome.round > self.state.acknowledged:  # its key may wait for this client
+            self.state = replace(self.state, acknowledged=welcome.round, acknowledged_hash=welcome.manifest_hash)
+            self._store.save(self.state)
+            welcome = self.channel.hello(self._standing)
         if not self.state.common:
             self._go_on_from(welcome)
             return

@@ -16,8 +16,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from trustformer.secure.identity import write_secret
 
-DAYS = 365
-"""How long the certificates are good for."""
+DAYS = 3650
+"""How long the certificates are good for: longer than a federation, since nothing renews them."""
 
 
 def make_tls(folder: Path, names: Sequence[str]) -> None:

@@ -37,8 +37,7 @@ class Record:
         self._statuses: dict[str, str] = {}
         self._unknown: set[int] = set()
         self._started = time.monotonic()
-        done = directory.path / "finished.json"
-        self.finished: set[str] = set(json.loads(done.read_text("utf-8"))) if done.exists() else set()
+        self.finished: set[str] = set(directory.read_json("finished.json") or ())
         """Clients that have taken over the last round and ended."""
 
     def finish(self, client: str) -> None:

@@ -58,10 +58,13 @@ _BEAT = 10.0
 _CODE = """\
 from flwr.supercore.app_utils import start_parent_process_monitor as watch
 from flwr.superlink.cli.flower_superlink import flower_superlink
+from flwr.superlink.routers.control.router import router
+router.routes[:] = [route for route in router.routes if route.path.endswith(("/register-node", "/start-run"))]
 watch({})
 flower_superlink()
 """
-"""What the process runs: Flower's own command, which ends when its parent does."""
+"""What the process runs: Flower's own command, which ends when its parent does, without the requests by which whoever
+reaches its port could remove a client's node or stop the run."""
 
 
 class GoneError(TrustformerError):
@@ -171,9 +174,11 @@ class SuperLink:
     def _check_certificate(self, error: httpx.TransportError) -> None:
         _, failed, why = str(error).partition("certificate verify failed: ")
         if failed:
+            address = f"let `listen` in host.toml be 0.0.0.0:{self._port} or the address that init-federation was given"
+            clock = "check the clock of this machine; a certificate that has run out takes a new federation"
             raise TrustformerError(
                 f"{self._tls / 'server.pem'} does not hold for {self._local}: {why.partition(' (_ssl')[0]}",
-                f"let `listen` in host.toml be 0.0.0.0:{self._port} or the address that init-federation was given",
+                clock if "expired" in why or "not yet valid" in why else address,
             ) from None
 
     def stop(self) -> None:

@@ -244,6 +244,7 @@ class Switchboard:
             self._send(line, _error(error, parcel.call))
             return
         sponsor = current[self._turn % len(current)]
+        self._turn += 1  # whatever it answers: one that gives rubbish is not asked for ever
         sent = self._send(sponsor, Parcel("sponsor", body=parcel.body))
         self._asked[sent] = _Asked(line, parcel.call, parcel.body, sponsor, time.monotonic())
 
@@ -257,7 +258,6 @@ class Switchboard:
         asked = self._asked.pop(sent)
         line, call = asked.line, asked.call
         if parcel.kind != "done":
-            self._turn += 1
             error = ProtocolError(f"client {sponsor.client} could not share the common model", "it is tried again")
             self._send(line, _error(error, call))
             return
