@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trustformer.errors import ConfigError
-from trustformer.experiment.cohorts import make_cohorts
+from trustformer.experiment.cohorts import check_sponsors, make_cohorts
 from trustformer.experiment.config import Config, load_config
+from trustformer.federation.round import Cohort
 
 
 def structs(kind: type[msgspec.Struct] = Config) -> Iterator[type[msgspec.Struct]]:
@@ -263,6 +264,15 @@ def test_every_drawn_round_has_enough_clients_on_time(seed: int) -> None:
     for cohort in cohorts:
         assert len(set(cohort.present) - set(cohort.late)) >= config.min_clients == 4
         assert set(cohort.late) | set(cohort.duplicate) <= set(cohort.present)
+
+
+def test_rounds_in_which_nobody_present_could_catch_up_are_refused_with_a_lag_that_will_do() -> None:
+    cohorts = [Cohort(tuple(present)) for present in ("012", "0", "0", "0", "12", "0")]
+    check_sponsors(cohorts, 3)
+    for max_lag in (1, 2):
+        with pytest.raises(ConfigError, match=f"in round 5 .* missed more than {max_lag} rounds") as refused:
+            check_sponsors(cohorts, max_lag)
+        assert "--set clients.max_lag=3," in refused.value.hint
 
 
 def test_participation_is_about_what_was_asked_for() -> None:

@@ -64,6 +64,41 @@ def test_the_factor_without_embeddings_follows_from_ledger_and_layers(runs: Call
         assert result[f"compression_{way}_without_embeddings"] == pytest.approx(dense / rest, rel=1e-3)
 
 
+@pytest.mark.parametrize(("max_lag", "aggregates", "models"), [(8, 12, 0), (1, 10, 1)])
+def test_the_factor_without_embeddings_knows_what_a_client_that_was_away_received(
+    tiny_run: Callable[..., dict[str, Any]], tmp_path: Path, max_lag: int, aggregates: int, models: int
+) -> None:
+    """Client 2 misses two of four rounds: it catches up by aggregates, or takes the dense model of another."""
+    lines = [json.dumps({"present": present}) + "\n" for present in ("012", "01", "01", "012")]
+    (tmp_path / "cohorts.jsonl").write_text("".join(lines))
+    settings = (
+        "method.name=fedavg",
+        "rounds=4",
+        f"clients.max_lag={max_lag}",
+        f"clients.cohorts={tmp_path / 'cohorts.jsonl'}",
+    )
+    result = tiny_run(tmp_path / "run", *settings)
+    layers = json.loads((tmp_path / "run" / "layers.json").read_text("utf-8"))
+    embedded = sum(layer["down"]["bytes"] for layer in layers if layer["embedding"])
+    dense_embedded = 4 * result["embedding_parameters"]
+    for way, messages in (("up", 10), ("down", aggregates)):
+        rest = result[f"bytes_{way}_total"] - messages * embedded - models * dense_embedded
+        dense = 4 * (result["parameters"] - result["embedding_parameters"]) * 10  # client rounds
+        assert result[f"compression_{way}_without_embeddings"] == pytest.approx(dense / rest, rel=1e-3)
+
+
+def test_clients_that_have_not_trained_have_no_loss_to_be_averaged(
+    tiny_run: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    """Client 2 comes for the closing exchange alone."""
+    lines = [json.dumps({"present": present}) + "\n" for present in ("01", "01", "012")]
+    (tmp_path / "cohorts.jsonl").write_text("".join(lines))
+    settings = ("method.closing_exchanges=1", f"clients.cohorts={tmp_path / 'cohorts.jsonl'}")
+    tiny_run(tmp_path / "run", "rounds=2", *settings)
+    records = [json.loads(line) for line in (tmp_path / "run" / "rounds.jsonl").read_text("utf-8").splitlines()]
+    assert records[2]["loss"] == records[1]["loss"] > 0
+
+
 def test_fedavg_leaves_no_residual_and_the_centroid_exchange_some(runs: Callable[[str], Run]) -> None:
     for record in runs("fedavg")[3]:
         for client, drift in record["drift"].items():

@@ -29,6 +29,9 @@ def test_what_is_wrong_or_missing_does_not_take_the_place(
         tiny_run(out, f"clients.cohorts={tmp_path / 'nowhere'}")
     with pytest.raises(TrustformerError, match="too few for 1,000 parts"):
         tiny_run(out, "train.local_epochs=0.001")
+    lonely = ("clients.participation=0.3", "clients.min_clients=1", "clients.max_lag=1", "rounds=12", "seed=3")
+    with pytest.raises(ConfigError, match="every client present would have missed more than 1 rounds"):
+        tiny_run(out, *lonely)
     monkeypatch.setattr("sacrebleu.tokenizers.tokenizer_ja_mecab.MeCab", None)  # as where it is not installed
     with pytest.raises(ConfigError, match="BLEU of ja needs a package") as caught:
         tiny_run(out, "data.target_language=ja-JP")

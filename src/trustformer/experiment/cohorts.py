@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,30 @@ def make_cohorts(config: Config, clients: Sequence[str], rounds: int) -> list[Co
             )
         )
     return cohorts
+
+
+def missed(rounds: Iterable[Sequence[str]]) -> Iterator[list[int]]:
+    """Yield of each round how many rounds each client present has missed since it last took part.
+
+    Args:
+        rounds: ids of the clients present.
+    """
+    last: dict[str, int] = {}
+    for number, present in enumerate(rounds, 1):
+        yield [number - 1 - last.get(client, 0) for client in present]
+        last |= dict.fromkeys(present, number)
+
+
+def check_sponsors(cohorts: Sequence[Cohort], max_lag: int) -> None:
+    """Raise `ConfigError` where a round would have nobody who can catch up, and so hand on the common model."""
+    fewest = [min(lags) for lags in missed([cohort.present for cohort in cohorts])]
+    short = [number for number, lag in enumerate(fewest, 1) if lag > max_lag]
+    if short:
+        raise ConfigError(
+            f"in round {short[0]} every client present would have missed more than {max_lag} rounds, and nobody else "
+            "can give them the common model",
+            f"--set clients.max_lag={max(fewest)}, or a larger clients.participation or clients.min_clients",
+        )
 
 
 def check_played(cohorts: Sequence[Cohort], played: Sequence[dict[str, Any]]) -> None:

@@ -72,7 +72,7 @@ def _travelling(layout: Layout, inside: Mapping[str, Mapping[str, int]]) -> dict
 
 
 def without_embeddings(
-    layers: Sequence[Mapping[str, Any]], total: int, messages: int, rounds: int, way: str
+    layers: Sequence[Mapping[str, Any]], total: int, messages: int, models: int, rounds: int, way: str
 ) -> float | None:
     """Return how many times fewer bytes than dense fp32 the model without its embeddings takes.
 
@@ -81,13 +81,15 @@ def without_embeddings(
     Args:
         layers: from `describe_layers`.
         total: bytes of all clients in all rounds.
-        messages: how many messages with a body are among them.
+        messages: how many updates or aggregates are among them.
+        models: how many dense common models, from one client to another, are among them.
         rounds: client rounds of training, over which they are spread.
         way: `up` or `down`.
     """
     embedded = sum(layer[way]["bytes"] for layer in layers if layer["embedding"])
     dense = 4 * sum(layer["parameters"] for layer in layers if not layer["embedding"])
-    rest = total - messages * embedded
+    everything = 4 * sum(layer["parameters"] for layer in layers)
+    rest = total - messages * embedded - models * (everything - dense)
     return round(dense * rounds / rest, 3) if total and rest > 0 else None
 
 

@@ -15,6 +15,7 @@ from trustformer.codec.weights import Weights, weights_digest
 from trustformer.data.corpus import Pair
 from trustformer.errors import TrustformerError
 from trustformer.evaluation.tasks import Evaluation
+from trustformer.experiment.cohorts import missed
 from trustformer.experiment.config import Config
 from trustformer.experiment.inputs import inputs_of
 from trustformer.experiment.layers import describe_layers, embeddings_of, without_embeddings
@@ -27,7 +28,6 @@ from trustformer.federation.ledger import Direction, Ledger
 from trustformer.models.adapters import merged
 from trustformer.models.seq2seq import save_model, set_weights
 from trustformer.privacy.stated import upper
-from trustformer.vq import body_size
 
 
 def save_models(config: Config, prepared: Prepared, clients: Sequence[Client], directory: RunDirectory) -> None:
@@ -90,7 +90,7 @@ def make_result(
         "epsilon": promise["epsilon"] if promise else None,
         "delta": promise["delta"] if promise else None,
         "privacy": promise,
-        **_bytes(prepared, ledger, directory),
+        **_bytes(config, prepared, ledger, directory),
         **({"refused": refused} if refused else {}),
         **{key: float(np.mean([one.scores[key] for one in judged])) for key in metrics},
         **{f"{key}_per_client": [one.scores[key] for one in scored.values()] for key in metrics},
@@ -159,24 +159,28 @@ def _evaluate(
     return evaluation
 
 
-def _bytes(prepared: Prepared, ledger: Ledger, directory: RunDirectory) -> dict[str, Any]:
+def _bytes(config: Config, prepared: Prepared, ledger: Ledger, directory: RunDirectory) -> dict[str, Any]:
     """Mean bytes of a client in a round of training; those of closing exchanges and catch-up are in the sum."""
-    taken_part = sum(len(record["present"]) for record in directory.rounds() if record["training"])
+    rounds = directory.rounds()
+    taken_part = sum(len(record["present"]) for record in rounds if record["training"])
     dense = 4 * sum(values.size for values in prepared.start.values())
-    codec = prepared.method.codec
-    layers = describe_layers(prepared.start, codec, embeddings_of(prepared.model))
-    embedded = sum(layer["parameters"] for layer in layers if layer["embedding"])
-    numbers: dict[str, Any] = {"embedding_parameters": embedded}
-    directions: tuple[Direction, ...] = ("up", "down")
-    for direction in directions:
+    layers = describe_layers(prepared.start, prepared.method.codec, embeddings_of(prepared.model))
+    lags = [lag for one in missed([record["present"] for record in rounds]) for lag in one]
+    jumps = sum(lag > config.clients.max_lag for lag in lags)
+    aggregates = sum(1 + lag for lag in lags if lag <= config.clients.max_lag) + jumps
+    models = jumps if prepared.common else 0
+    numbers: dict[str, Any] = {
+        "embedding_parameters": sum(layer["parameters"] for layer in layers if layer["embedding"])
+    }
+    messages: dict[Direction, int] = {"up": ledger.uploads, "down": aggregates}
+    for direction, count in messages.items():
         total = sum(ledger.total(direction).values())
-        messages = ledger.bodies(direction, body_size(codec.answer)) if codec is not None else 0
         mean = total / taken_part
         numbers[f"bytes_{direction}_per_client_round"] = round(mean, 1) if total else 0
         numbers[f"bytes_{direction}_total"] = total
         numbers[f"compression_{direction}"] = round(dense / mean, 3) if total else None
         numbers[f"compression_{direction}_without_embeddings"] = without_embeddings(
-            layers, total, messages, taken_part, direction
+            layers, total, count, models, taken_part, direction
         )
     return numbers
 

@@ -18,7 +18,7 @@ from trustformer.data.batches import Example
 from trustformer.data.marian import stored_tokenizer
 from trustformer.evaluation.bootstrap import make_bleu
 from trustformer.evaluation.translation import negative_log_likelihood
-from trustformer.experiment.cohorts import check_played, make_cohorts
+from trustformer.experiment.cohorts import check_played, check_sponsors, make_cohorts
 from trustformer.experiment.config import Config
 from trustformer.experiment.corpora import target_language
 from trustformer.experiment.layers import describe_layers, embeddings_of, exchanged
@@ -112,6 +112,8 @@ def _prepare(config: Config, directory: RunDirectory) -> tuple[Prepared, list[Co
     cohorts = make_cohorts(config, list(prepared.clients), prepared.method.total(config.rounds))
     if prepared.method.codec is not None:  # others train with everybody, whatever the cohorts
         check_played(cohorts, directory.rounds())
+        if prepared.common:
+            check_sponsors(cohorts, config.clients.max_lag)
     if stored.exists():
         if began.exists():  # older versions wrote none
             check_experiment(directory, began.read_bytes(), prepared.digest)
@@ -199,7 +201,7 @@ def _round(
         "late": list(cohort.late),
         "duplicate": list(cohort.duplicate),
         "status": statuses,
-        "loss": float(np.mean([client.state.loss for client in present])),
+        "loss": float(np.mean([client.state.loss for client in present if client.state.optimizer.steps] or [0.0])),
         "bytes_up": ledger.total("up", [number]),
         "bytes_down": ledger.total("down", [number]),
         "seconds": {

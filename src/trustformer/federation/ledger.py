@@ -55,17 +55,10 @@ class Ledger:
                 totals[entry.client] = totals.get(entry.client, 0) + entry.bytes
         return totals
 
-    def bodies(self, direction: Direction, answer: int) -> int:
-        """How many messages of a direction hold a body; a catch-up over several rounds counts as one.
-
-        Args:
-            direction: `up` or `down`.
-            answer: length of the body of an aggregate; a reply of `sync` shorter than that has no round. Those that
-                hold manifests only are of the kind `manifests`.
-        """
-        kind, floor = ("upload", 0) if direction == "up" else ("sync", answer)
-        chosen = (entry for entry in self.entries if (entry.direction, entry.kind) == (direction, kind))
-        return sum(entry.bytes > floor for entry in chosen)
+    @property
+    def uploads(self) -> int:
+        """How many updates were sent, those that were sent again included."""
+        return sum((entry.direction, entry.kind) == ("up", "upload") for entry in self.entries)
 
 
 @contextmanager

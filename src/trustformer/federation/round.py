@@ -117,7 +117,7 @@ def greet(clients: Sequence[Client]) -> None:
         stale = [c for c in clients if c not in (*again, *behind) and c.channel.welcome.round < newest]
         waiting = [*again, *stale]
     current = [client for client in clients if client not in behind]
-    if behind and not current:
+    if not current and any(client.state.common for client in behind):
         raise ProtocolError("every client present is too far behind to catch up", "wait for one that is up to date")
     for client in behind:
-        client.ask_common(current[0])
+        client.ask_common((current or behind)[0])  # without a common model nobody is asked

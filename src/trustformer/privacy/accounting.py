@@ -2,7 +2,7 @@
 """Epsilon of a run: the sampled Gaussian mechanism, composed, by Opacus' RDP accountant.
 
 Rényi differential privacy (Mironov, CSF 2017; sampled: Mironov, Talwar and Zhang, arXiv 1908.10530) is an upper bound
-in milliseconds. Numerically tight accountants find up to a tenth less here, in seconds a call. Noise multipliers are
+in milliseconds. Numerically tight accountants find up to a seventh less here, in seconds a call. Noise multipliers are
 rounded up to thousandths, so that versions of the accountant agree on them. Adjacency: one client (or pair) more or
 less, its contribution being zero in its absence.
 """

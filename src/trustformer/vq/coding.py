@@ -11,7 +11,8 @@ Means of many blocks are shorter than the blocks: of the energy of x they keep a
 square of the group times a gain g = min(f^-1/2, 3/2), with which a message is as long as what it describes (where f is
 at least 4/9, shorter below) and says g f of it in place of f; what it leaves out is 1 - f (2 g - g²), little more than
 1 - f, and never more than x itself.
-One scale for the group, not one a tensor, so that what was decoded once is coded again exactly.
+One scale for the group, not one a tensor, so that what was decoded once is coded again exactly where blocks divide
+every tensor (a last block cut short makes more blocks than K).
 """
 
 from __future__ import annotations
