@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from trustformer.attestation.errors import BadSignature
 from trustformer.attestation.parsing import parse_time
 from trustformer.attestation.pinning import Pinned, pin
 from trustformer.attestation.policy_file import MAX_POLICY_BYTES, read_policy_file
@@ -248,7 +250,8 @@ def test_the_verb_prints_what_to_compare_in_full(desk: Desk, cli: Callable[..., 
     public, release = desk.publisher.public, desk.release()
     (desk.folder / "key.hex").write_text(public.hex() + "\n")
     (desk.folder / "key.raw").write_bytes(public)
-    for key in (public.hex(), desk.folder / "key.hex", desk.folder / "key.raw"):
+    known = hashlib.sha256(public).hexdigest()  # what a publisher gives out beside the file
+    for key in (public.hex(), desk.folder / "key.hex", desk.folder / "key.raw", known):
         desk.policy.unlink(missing_ok=True)
         files = ("--policy", desk.policy, "--release", release)
         outcome = cli("pin", *files, "--publisher", key)
@@ -258,6 +261,19 @@ def test_the_verb_prints_what_to_compare_in_full(desk: Desk, cli: Callable[..., 
     bad = cli("pin", *files, "--publisher", "zz")
     assert (bad.code, type(bad.error)) == (2, ConfigError)
     assert cli("pin", *files, "--publisher", "00" * 32).code == 3
+
+
+def test_a_fingerprint_stands_for_its_key_alone(desk: Desk, cli: Callable[..., Any]) -> None:
+    other = Identity.generate()
+    known = hashlib.sha256(desk.publisher.public).hexdigest()
+    forged = json.loads(desk.release(by=other).read_bytes()) | {"publisher": desk.publisher.public.hex()}
+    (desk.folder / "forged.json").write_text(json.dumps(forged))
+    files = {desk.release(by=other): known, desk.folder / "forged.json": desk.publisher.public.hex()}
+    for file, who in files.items():
+        refused = cli("pin", "--policy", desk.policy, "--release", file, "--publisher", known)
+        assert (refused.code, type(refused.error)) == (3, BadSignature)
+        assert who in refused.error.expected
+    assert not desk.policy.exists()
 
 
 def test_a_key_file_may_have_a_name_as_long_as_a_key(

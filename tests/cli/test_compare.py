@@ -57,7 +57,7 @@ def test_two_methods_are_run_tabulated_and_reused(cli: Cli, settings: list[str],
 
     code, _, err = cli("compare", *files, "--out", out, "--set", "train.learning_rate=0.1")
     assert code == 2
-    assert "holds a run of another config" in err
+    assert "holds a run of another config: train.learning_rate is 0.003 there, 0.1 here" in err
 
 
 @pytest.mark.parametrize(

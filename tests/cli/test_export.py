@@ -186,6 +186,23 @@ def test_pooled_text_is_no_clients_own_whoever_is_asked_for(
     assert asked == pooled
 
 
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize(
+    ("task", "side", "declared"),
+    [("translation", "source", ("de", "en")), ("classification", "source", ("de",)), ("causal-lm", "target", ("en",))],
+)
+def test_languages_that_a_prepared_folder_states_are_on_the_card(
+    tmp_path: Path, task: str, side: str, declared: tuple[str, ...], several: bool
+) -> None:
+    (tmp_path / "report.json").write_text('{"languages": ["de", "en"]}', "utf-8")
+    where = [f"data.train={tmp_path}"]
+    if several:
+        where = [f'clients.folders=["{tmp_path}", "{tmp_path}"]', "clients.count=2", f"tokenizer.train_on={tmp_path}/x"]
+    where.append("data.source=folder")
+    config = load_config(None, [f"model.task={task}", f"data.side={side}", *where])
+    assert export_module._languages(config) == declared
+
+
 @pytest.mark.parametrize(
     ("values", "declared"),
     [

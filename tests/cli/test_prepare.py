@@ -90,6 +90,10 @@ def test_the_same_input_gives_the_same_bytes(cli: Cli, memory: Path, tmp_path: P
     assert {"train.domains.gz", "valid.domains.gz", "test.domains.gz"} <= one.keys()
     labels = [gzip.decompress(data).decode().split() for name, data in one.items() if "domains" in name]
     assert {label for part in labels for label in part} == {"legal", "manual", "unlabelled"}
+    report = json.loads(one["report.json"])
+    assert set(report["domains"]) == {"legal", "manual", "unlabelled"}
+    assert sum(report["domains"].values()) == sum(report["pairs"].values())
+    assert load_folder(tmp_path / "a").name == "a"
 
 
 def test_two_clients_put_the_same_sentence_in_the_same_split(cli: Cli, memory: Path, tmp_path: Path) -> None:
@@ -240,6 +244,20 @@ def test_what_looks_wrong_is_counted(cli: Cli, tmp_path: Path) -> None:
         "swapped",
     ):
         assert part in done.out, part
+
+
+def test_labels_of_a_foreign_file_cannot_steer_a_terminal(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "odd.jsonl"
+    label = "\x1b]0;mine\x07\x1b[31mred" + "d" * 60
+    rows = [{"source": f"слово {i}", "target": f"word {i}", "domain": label} for i in range(60)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    done = cli("prepare", path, "--out", tmp_path / "out", *SHARES)
+    assert done.code == 0, done.err
+    shown = f"domains: ?]0;mine??[31mred{'d' * 60} 60\n"
+    for text in (done.out, (tmp_path / "out" / "report.txt").read_text("utf-8")):
+        assert "\x1b" not in text
+        assert shown in text
+    assert json.loads((tmp_path / "out" / "report.json").read_text("utf-8"))["domains"] == {label: 60}
 
 
 def test_nothing_is_overwritten_and_nothing_half_written(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -19,6 +20,7 @@ import pytest
 from cli_kit import Cli
 
 from full_disk import small_files
+from trustformer.cli import main
 from trustformer.enclave.config import RunConfig
 from trustformer.message import Layout
 
@@ -45,6 +47,18 @@ def test_its_last_lines_are_whole_and_can_be_pasted(finished: Path, cli: Cli, tm
     lines = dict(line.split(": ", 1) for line in out.splitlines()[-3:])
     assert lines["record"] == str(run)
     assert shlex.split(lines["translate with it"]) == ["trustformer", "translate", str(run)]
+
+
+def test_a_folder_whose_name_is_not_utf_8_is_named_as_it_is(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = shutil.copytree(finished, os.fsdecode(os.fsencode(tmp_path) + b"/run\xff"))
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "utf-8", errors="strict"))
+    code = main(["run", "--out", str(out), "--resume"])
+    sys.stdout.flush()
+    assert code == 0
+    assert b"\nrecord: " + os.fsencode(out) + b"\n" in written.getvalue()
 
 
 def test_a_run_goes_on_by_its_own_config(finished: Path, cli: Cli) -> None:
@@ -135,6 +149,7 @@ def test_a_fault_of_the_program_is_one_line_and_says_how_to_see_more(
     assert code == 1
     assert is_error(err, "ZeroDivisionError: by zero", f"trustformer --debug run --out '{tmp_path / 'a b'}'")
     code, _, err = cli("--debug", "run", "--out", tmp_path / "a b")
+    assert "hint: " not in err  # the traceback has said where
     assert "Traceback" in err
 
 

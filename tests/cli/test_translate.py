@@ -14,6 +14,8 @@ import pytest
 from cli_kit import Cli
 
 from trustformer.cli import main
+from trustformer.evaluation.translation import longest_source
+from trustformer.experiment.saved import load_saved
 
 LINES = ["Врач осмотрел пациента.", "", "Кот спит.", "   ", "", "a" * 3000, "東京 🙂 \u2028 x", "\x00\x07"]
 
@@ -32,6 +34,25 @@ def test_a_last_line_with_or_without_its_end(cli: Cli, finished: Path, ending: s
     code, out, _ = cli("translate", finished, "--beams", 1, stdin=f"Кот спит.{ending}".encode())
     assert code == 0
     assert out.count("\n") == 1
+
+
+def test_marks_that_are_no_text_change_nothing_where_every_byte_has_a_token(
+    cli: Cli, mini_model: None, sets: list[str], tmp_path: Path
+) -> None:
+    """The readers of corpora take line ends, byte order mark and outer space away, so no model has seen them."""
+    values = ("method.name=local", "rounds=1", "model.architecture=mbart", "tokenizer.vocab_size=300")
+    sets = [*sets, *(argument for value in values for argument in ("--set", value))]
+    assert cli("run", *sets, "--out", tmp_path / "run").code == 0
+    model, tokenizer = load_saved(tmp_path / "run", "0")
+    line = "Кот спит." * 9
+    while len(tokenizer.encode([line], 999)[0]) > longest_source(model):
+        line = line[:-1]
+    lines = (line, "", line[3:])
+    plain = cli("translate", tmp_path / "run", "--beams", 1, stdin="\n".join(lines).encode())
+    assert (plain.code, plain.err, plain.out.count("\n")) == (0, "", 3)
+    for text in ("\r\n".join((*lines, "")), "\ufeff" + "\n".join(lines), " \n\t".join(lines)):
+        assert cli("translate", tmp_path / "run", "--beams", 1, stdin=text.encode()) == plain
+    assert "cut" in cli("translate", tmp_path / "run", "--beams", 1, stdin=f"{line}☃".encode()).err
 
 
 def test_no_input_gives_no_output(cli: Cli, finished: Path) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import gzip
 import os
 import random
+import threading
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,16 @@ def test_plain_gzip_crlf_bom_and_outer_space_read_alike(tmp_path: Path, name: st
     assert warnings == []
 
 
+@pytest.mark.parametrize("name", ["a.tsv", "a.tsv.gz"])
+def test_a_pipe_is_read_like_a_file(tmp_path: Path, name: str) -> None:
+    file, pipe = write(tmp_path / f"of_{name}", "да\tyes\nнет\tno\n" * 500), tmp_path / name
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_bytes, args=(file.read_bytes(),))
+    writer.start()
+    assert read_pairs(pipe) == read_pairs(file)
+    writer.join()
+
+
 def test_text_is_left_as_it_is(tmp_path: Path) -> None:
     decomposed = "и\u0306 \u2028 é\u00a0b"
     pairs, _ = read_pairs(write(tmp_path / "a.tsv", f"{decomposed}\tx  y\n"))
@@ -68,7 +79,7 @@ def test_labels_belong_to_their_line_and_leave_with_a_dropped_pair(tmp_path: Pat
     [
         ("a.tsv", "a\tb\nc d\n", ["a.tsv, line 2", "1 field "]),
         ("a.tsv", "a\tb\nc\td\te\n", ["a.tsv, line 2", "3 fields"]),
-        ("a.tsv", "a\tb\n\n", ["a.tsv, line 2", "1 field "]),
+        ("a.tsv", "a\tb\n\n", ["a.tsv, line 2", "an empty line where"]),
         ("a.tsv", b"a\tb\nc\td\xff\n", ["a.tsv, line 2", "not UTF-8", "offset 7"]),
         ("a.tsv", b"\xef\xbb\xbfa\xff\tb\n", ["a.tsv, line 1", "not UTF-8", "offset 4"]),
         ("a.tsv.gz", b"a\tb\nc\xd0\td\n", ["a.tsv.gz, line 2", "not UTF-8", "offset 5"]),

@@ -42,7 +42,8 @@ def test_a_memory_reads_alike_in_every_encoding(name: str) -> None:
     pairs, warnings = read_tmx(SAMPLES / name, "ru", "en")
     assert pairs == PAIRS
     assert warnings == [
-        f"{name}: 1 unit with several variants of a language; the first was used (first at line 16)",
+        f"{name}: 1 unit with several variants of a language; that of its code or the first was used "
+        "(first at line 16)",
         f"{name}: 1 unit without one of the languages dropped (first at line 22)",
         f"{name}: 1 unit with an empty side dropped (first at line 23)",
     ]
@@ -57,6 +58,32 @@ def test_gzip_and_other_languages(tmp_path: Path) -> None:
         "Nur Deutsch.",
     ]
     assert [pair.target for pair in read_tmx(packed, "ru", "en_gb")[0]] == ["A second English variant."]
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "variants", "sides"),
+    [
+        ("zh", "zh-TW", ("zh-TW", "zh"), ("zh", "zh-TW")),
+        ("zh-TW", "zh", ("zh-TW", "zh"), ("zh-TW", "zh")),
+        ("zh", "zh-TW", ("zh-TW", "zh-CN"), ("zh-CN", "zh-TW")),
+        ("en-GB", "en", ("en-GB-oxendict", "en-US"), ("en-GB-oxendict", "en-US")),
+        ("pt", "pt-BR", ("pt-BR",), None),
+        ("ru", "en", ("en-GB", "en", "ru-RU"), ("ru-RU", "en")),
+        ("ru", "en", ("en-GB", "en-US", "ru"), ("ru", "en-GB")),
+        ("zh", "en", ("zh-TW", "en"), ("zh-TW", "en")),
+    ],
+)
+def test_a_side_is_the_variant_that_its_code_says_best(
+    tmp_path: Path, source: str, target: str, variants: tuple[str, ...], sides: tuple[str, str] | None
+) -> None:
+    path = tmp_path / "a.tmx"
+    unit = "".join(f'<tuv xml:lang="{code}"><seg>{code}</seg></tuv>' for code in variants)
+    path.write_text(FORM.format(f"<tu>{unit}</tu>"), "utf-8")
+    if sides is None:
+        with pytest.raises(DataError, match="without a unit in both"):
+            read_tmx(path, source, target)
+    else:
+        assert read_tmx(path, source, target)[0] == [Pair(*sides)]
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def test_pairs_with_labels(name: str) -> None:
     [
         ("bad_spaces.tsv", 3, "1 field where source<TAB>target has 2"),
         ("bad_columns.tsv", 3, "3 fields"),
-        ("bad_blank.tsv", 3, "1 field"),
+        ("bad_blank.tsv", 3, "an empty line where"),
         ("bad_bytes.tsv", 3, "not UTF-8"),
         ("bad_empty.tsv", 3, "all 3 rows have an empty side"),
     ],

@@ -60,6 +60,8 @@ def test_the_method_runs_and_sends_half_the_bytes(source: Path, tmp_path: Path) 
     assert result["method"] == "fedavg16"
     assert result["compression_up"] == pytest.approx(2, abs=0.2)
     assert "float16" in read(tmp_path / "run" / "layers.json")
+    python(source, "-m", "trustformer", "export", str(tmp_path / "run"), "--to", str(tmp_path / "model"))
+    assert "what the method `fedavg16` makes of the change" in read(tmp_path / "model" / "README.md")
 
 
 def test_the_test_of_the_page_passes(source: Path, tmp_path: Path) -> None:

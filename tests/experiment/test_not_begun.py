@@ -32,6 +32,8 @@ def test_what_is_wrong_or_missing_does_not_take_the_place(
     lonely = ("clients.participation=0.3", "clients.min_clients=1", "clients.max_lag=1", "rounds=12", "seed=3")
     with pytest.raises(ConfigError, match="every client present would have missed more than 1 rounds"):
         tiny_run(out, *lonely)
+    with pytest.raises(ConfigError, match="takes two thirds of the clients"):
+        tiny_run(out, "enclave.release=acknowledged", "clients.min_clients=1")
     monkeypatch.setattr("sacrebleu.tokenizers.tokenizer_ja_mecab.MeCab", None)  # as where it is not installed
     with pytest.raises(ConfigError, match="BLEU of ja needs a package") as caught:
         tiny_run(out, "data.target_language=ja-JP")

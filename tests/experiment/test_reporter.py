@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from trustformer.experiment import reporter as reporter_module
-from trustformer.experiment.reporter import PlainReporter, RichReporter
+from trustformer.experiment.reporter import PlainReporter, RichReporter, duration
 
 
 def screen(reporter: RichReporter) -> list[str]:
@@ -41,6 +41,10 @@ def test_lines_stay_where_they_are_through_rounds() -> None:
             reporter.progress("validation · common", 10, 10, "pairs")
         assert [line.split()[0] for line in screen(reporter)] == ["rounds", "client", "client", "validation"]
         assert all(len(line) <= 80 for line in screen(reporter))
+
+
+def test_a_duration_is_in_the_coarsest_unit_that_still_says_something() -> None:
+    assert [duration(seconds) for seconds in (0, 90, 3557, 3 * 3600)] == ["0 s", "90 s", "59 min", "3 h"]
 
 
 def test_what_came_before_the_rounds_makes_room_for_them() -> None:

@@ -107,6 +107,32 @@ def test_a_client_whose_part_is_done_waits_as_long_as_the_superlink_answers(
     assert 10 * patience < sum(pauses) < 11 * patience + 2
 
 
+def test_a_client_says_once_that_its_part_of_a_round_is_done_and_others_are_at_theirs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pauses: list[float]
+) -> None:
+    """Long before its patience is over, and not after a failure, after which it may be asked again."""
+    node, said = _node(tmp_path, "127.0.0.1:1"), list[str]()
+    silence, coming = [0.0], [message_of(Parcel("take part", number)) for number in (1, 2, 3, 4)]
+
+    def receive() -> object:
+        if sum(pauses) < silence[0]:
+            return None
+        return coming.pop(0)
+
+    monkeypatch.setattr(node, "receive", receive)
+    monkeypatch.setattr(node, "reply", lambda message, parcel: None)
+    line = Conversation(node, 3600.0, said.append)
+    for end, wait in ((lambda: None, 0.0), (lambda: line.done("accepted"), 660.0), (lambda: line.done("late"), 5.0)):
+        end()
+        silence[0] = sum(pauses) + wait
+        line.command()
+        assert said == (["round 1: this client's part is done; waiting for others, still at theirs"] if wait else [])
+    line.failed(ValueError())
+    silence[0] = sum(pauses) + 660.0
+    line.command()
+    assert len(said) == 1
+
+
 def test_an_address_that_the_certificate_does_not_name_is_named(tmp_path: Path) -> None:
     make_tls(tmp_path / "tls", ["federation.example.org"])
     make_node_key(tmp_path / "node.key", tmp_path / "node.pub")

@@ -28,7 +28,7 @@ from pseudo_files import answering
 from trustformer.attestation import dcap
 from trustformer.attestation.collateral import cache_name, save, window
 from trustformer.attestation.policy import Policy
-from trustformer.attestation.simulated import COLLATERAL, SimulatedAttester
+from trustformer.attestation.simulated import BANNER, COLLATERAL, SimulatedAttester
 from trustformer.cli import main
 from trustformer.enclave.config import RunConfig
 from trustformer.enclave.measurement import simulated_measurement
@@ -231,6 +231,7 @@ def test_from_the_command_line_to_the_last_round(
         finally:
             enclave.kill()
             enclave.wait()
+    assert BANNER not in fed.said.lines
     assert fed.said.has("aesmd is down")  # which cost a try, and nobody's `join`
     for client in ("0", "1", "2"):
         state = json.loads((fed.fed / f"client-{client}" / "state" / "attestation.json").read_text("utf-8"))

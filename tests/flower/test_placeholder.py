@@ -5,22 +5,28 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+import signal
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("flwr", reason="needs the extra flower")
 
+from trustformer.attestation.simulated import BANNER
 from trustformer.cli import main
+from trustformer.cli.deploy import _until_told
 from trustformer.data.intake import IntakeOptions, prepare_folder
 from trustformer.errors import ConfigError, DataError
 from trustformer.experiment.config import DataConfig, load_config
 from trustformer.experiment.record import RunDirectory
 from trustformer.experiment.reporter import PlainReporter
+from trustformer.federation.store import ClientState, ClientStore
 from trustformer.flower.member import Member
 from trustformer.flower.placeholder import corpus_languages
 from trustformer.flower.settings import HostConfig
 from trustformer.flower.setup import Commands, init_federation
+from trustformer.message import Update
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what flwr itself uses
 FILES = ("train", "valid", "test")
@@ -59,7 +65,7 @@ def test_a_federation_says_its_languages_pairs_and_model(made: tuple[Path, Comma
     words = r"de-en, 15 placeholder pairs, vocabulary \d+, [\d,]+ parameters, a new model \(tiny\)"
     assert re.fullmatch(words, commands.about)
     readme = (fed / "README.md").read_text("utf-8")
-    assert "--source-language de --target-language\n  en`" in readme
+    assert "\n\n      trustformer prepare FILE --out DIR --source-language de --target-language en\n\n" in readme
     assert "Languages, `--valid` and `--test` must be the same at all clients." in readme
 
 
@@ -67,8 +73,30 @@ def test_the_command_prints_what_it_made(
     tmp_path: Path, settings: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = [part for item in settings for part in ("--set", item)]
-    assert main(["init-federation", str(tmp_path / "fed"), *flags]) == 0
-    assert "languages unknown, 30 placeholder pairs, vocabulary 150, " in capsys.readouterr().out
+    assert main(["init-federation", str(tmp_path / "my fed"), *flags]) == 0
+    said = capsys.readouterr().out
+    assert "languages unknown, 30 placeholder pairs, vocabulary 150, " in said
+    assert f"\n{BANNER}\n" in said
+    for text in (said, (tmp_path / "my fed" / "README.md").read_text("utf-8")):
+        typed = [shlex.split(line) for line in text.splitlines() if re.match(" +trustformer (serve|join)", line)]
+        parts = {"serve": ["host"], "join": ["client-0", "client-1", "client-2"]}
+        folders = [(verb, str(tmp_path / "my fed" / name)) for verb, names in parts.items() for name in names]
+        assert typed == [["trustformer", verb, folder] for verb, folder in folders]
+
+
+@pytest.mark.parametrize("verb", ["serve", "join"])
+def test_after_an_interrupt_the_command_to_go_on_with_can_be_typed(
+    verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert _until_told(interrupt, verb, Path("my fed/it")) == 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert shlex.split(capsys.readouterr().err.splitlines()[-1]) == ["trustformer", verb, "my fed/it"]
 
 
 def test_a_client_says_whether_it_has_the_placeholder_and_in_which_languages(
@@ -83,6 +111,20 @@ def test_a_client_says_whether_it_has_the_placeholder_and_in_which_languages(
     assert re.search(r"client 0, \d+ pairs; ", _first_line(client, capsys))
     (client / "placeholder.json").unlink()  # as of a federation that was made before there was such a file
     assert re.search(r"client 0, \d+ pairs; ", _first_line(client, capsys))
+
+
+def test_a_client_says_as_it_starts_that_quotes_are_simulated_and_where_its_training_stands(
+    made: tuple[Path, Commands], capsys: pytest.CaptureFixture[str]
+) -> None:
+    client = made[0] / "client-0"
+    assert f"{BANNER}\nclient 0, " in _first_line(client, capsys)
+    update = Update(1, bytes(32), 5, bytes(32), b"body")
+    ClientStore(client / "state").save(ClientState({}, {}, trained=1, pending=update))
+    said = "; adopted round 0 of 3; round 1 is trained and its update made, not yet known to be combined\n"
+    assert said in _first_line(client, capsys)
+    for trained, then in ((2, ""), (1, ", took part up to round 1")):
+        ClientStore(client / "state").save(ClientState({}, {}, round=2, trained=trained))
+        assert f"; adopted round 2 of 3{then}\n" in _first_line(client, capsys)
 
 
 @pytest.mark.parametrize(("source", "target"), [("en", "de"), ("ru", "en")])

@@ -26,6 +26,7 @@ pytest.importorskip("flwr", reason="needs the extra flower")
 
 from wire import Threaded, Wire
 
+from trustformer.attestation.simulated import BANNER
 from trustformer.enclave.protocol import Hello, sign, split_signed
 from trustformer.errors import AttestationError, TrustformerError
 from trustformer.experiment.config import load_config
@@ -136,6 +137,7 @@ def test_a_finished_client_is_let_go_before_it_has_said_that_it_stands_by(
     fed.start(*CLIENTS)
     fed.end()
     assert fed.said.has("3 clients, 2 rounds (1 with training, 1 exchange only), round 0 done")
+    assert fed.said.lines.count(BANNER) == 1 + len(CLIENTS)  # serve and every join
     assert fed.said.has("client 0, 10 placeholder pairs; has taken part in none of 2 rounds yet")
     (fed.fed / "host" / "finished.json").write_text('["0", "1"]', "utf-8")
     again = Threaded(fed.fed, Wire(), monkeypatch)
@@ -214,6 +216,24 @@ def test_a_round_that_stays_too_small_ends_serve_with_the_names_of_who_is_missin
         serve(fed.fed / "host", fed.said)
     assert fed.said.has("try 2 of 2")
     assert fed.said.has("round 1 of 2: online 0/3 (nobody)", "not seen yet in 0 s, waited for 0 s more: 0, 1, 2")
+
+
+def test_serve_says_who_is_waited_for_every_ten_seconds_at_first_and_then_once_a_minute(made: Make) -> None:
+    fed = made(deadline=3600.0)
+
+    def status() -> list[str]:
+        return [line for line in fed.said.lines if line.startswith("round 1 of 2: online")]
+
+    fed.start()
+    for count in range(1, 8):
+        fed.until(lambda count=count: len(status()) == count)
+        fed.skip(11.0)
+    time.sleep(1.0)  # the relay looks every 0.3 seconds at least
+    assert len(status()) == 7
+    fed.skip(50.0)
+    fed.until(lambda: len(status()) == 8)
+    assert "online 0/3 (nobody), sent 0 of at least 2, 2 min, deadline in 58 min" in status()[-1]
+    fed.cut_off()
 
 
 def test_a_killed_enclave_is_replaced_and_clients_send_again(made: Make) -> None:
@@ -425,7 +445,7 @@ def test_a_client_that_refuses_the_enclave_is_known_to_the_host_by_its_own_word(
     made: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It has left by then, and Flower hands out nothing of who has left: it waits until it was heard."""
-    monkeypatch.setattr("trustformer.flower.relay._STATUS_EVERY", 0.5)
+    monkeypatch.setattr("trustformer.flower.relay._STATUS_EVERY", (0.5, 0.5))
     fed = made(deadline=DEADLINE, probe=60.0)
     policy = fed.fed / "client-1" / "policy.toml"
     policy.write_text(

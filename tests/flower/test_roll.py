@@ -27,7 +27,7 @@ def test_who_never_came_and_who_went_are_told_apart_with_since_when_and_until_wh
         _line("d", since=now - 20),
     ]
     assert absent(lines, now - 100, 3500.0) == (
-        "; not seen yet in 100 s, waited for 3,500 s more: a; offline: b (for 50 s, said 'Measurement'), d (for 20 s)"
+        "; not seen yet in 100 s, waited for 58 min more: a; offline: b (for 50 s, said 'Measurement'), d (for 20 s)"
     )
     assert absent(lines[2:3], now - 100, 3500.0) == ""
     assert lacking(lines, {"d"}) == "a (not seen yet), b (offline, said 'Measurement'), c (online)"

@@ -8,6 +8,7 @@ import gzip
 import json
 import math
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,15 +25,17 @@ from trustformer.data.corpus import Pair, read_lines
 from trustformer.data.folder import write_folder
 from trustformer.data.hub_tokenizer import HubTokenizer
 from trustformer.data.marian import stored_tokenizer
+from trustformer.data.tokenizer import Tokenizer
 from trustformer.errors import ConfigError, DataError
 from trustformer.evaluation.tasks import macro_f1
-from trustformer.evaluation.translation import EvaluationConfig
+from trustformer.evaluation.translation import EvaluationConfig, translate
 from trustformer.experiment.config import load_config
 from trustformer.experiment.prepare import Prepared, prepare
 from trustformer.experiment.saved import load_saved
 from trustformer.federation.store import ClientStore
 from trustformer.models.families import load_any, make_model
 from trustformer.models.seq2seq import ModelConfig, get_weights, set_weights
+from trustformer.reports.export import export
 from trustformer.training import LocalTrainer, OptimizerState, TrainConfig
 
 Run = Callable[..., dict[str, Any]]
@@ -407,9 +410,22 @@ def test_training_text_that_fills_the_model_is_counted_and_tokenised_once(prepar
     examples = made.task.examples(made.corpus.train, 8)
     full = sum(8 in (len(example.source), len(example.target)) for example in examples)
     assert 1 < full <= 30
-    assert made.corpus.warnings[-1].startswith(f"{full} of 30 training pairs have 8 tokens (model.max_length) or more")
+    told = f"{full} of 30 training pairs have 8 tokens (model.max_length) or more"
+    assert sum(warning.startswith(told) for warning in made.corpus.warnings) == 1
     assert {id(one) for held in made.clients.values() for one in held} == {id(one) for one in examples}
     assert not any("model.max_length" in warning for warning in prepared("model.max_length=1024").corpus.warnings)
+
+
+def test_training_text_with_characters_that_the_vocabulary_lacks_is_counted(
+    prepared: Callable[..., Prepared], tmp_path: Path
+) -> None:
+    public = tmp_path / "public.txt"
+    public.write_text("".join(f"{word} the quick brown fox jumps over a lazy dog\n" for word in map(str, range(300))))
+    lacking = "30 of 30 training pairs have characters that the vocabulary lacks"
+    assert any(warning.startswith(lacking) for warning in prepared(f"tokenizer.train_on={public}").corpus.warnings)
+    for task in ("causal-lm", "masked-lm"):  # their vocabularies are of bytes
+        made = prepared(f"tokenizer.train_on={public}", f"model.task={task}")
+        assert not any("vocabulary lacks" in warning for warning in made.corpus.warnings)
 
 
 def encoder_decoder(folder: Path, kind: str) -> Path:
@@ -447,6 +463,68 @@ def test_other_encoder_decoders_are_continued(kind: str, tiny_run: Run, tmp_path
         (ids,) = tokenizer.encode(["example"], 48, target=True)
         (source,) = tokenizer.encode(["example"], 48)
         assert ids[-1] == english != source[-1]
+
+
+def test_a_folder_with_a_sentencepiece_file_alone_says_what_it_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = encoder_decoder(tmp_path, "t5")
+    whole = HubTokenizer.of_folder(folder)
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "T5Tokenizer", "extra_ids": 0}', "utf-8")
+    (folder / "spiece.model").write_bytes(Tokenizer.train(SENTENCES, 100).model)
+    monkeypatch.setitem(sys.modules, "sentencepiece.sentencepiece_model_pb2", None)  # as where protobuf is too old
+    with pytest.raises(ConfigError, match=r"spiece\.model and no tokenizer\.json, and the protobuf") as caught:
+        HubTokenizer.of_folder(folder)
+    assert "save_pretrained" in caught.value.hint
+    whole.save(folder)
+    assert HubTokenizer.of_folder(folder).encode(SENTENCES, 48) == whole.encode(SENTENCES, 48)
+
+
+@pytest.mark.parametrize(("kind", "most"), [("t5", 512), ("mbart", 48)])
+def test_limits_of_a_folders_generation_config_end_no_run_and_cut_no_translation(
+    kind: str, most: int, tiny_run: Run, tmp_path: Path
+) -> None:
+    """Tokens it forces or forbids stay; so do the ids of the model's own config."""
+    folder = encoder_decoder(tmp_path / kind, kind)
+    path = folder / "generation_config.json"
+    kept = {"forced_eos_token_id": 2, "bad_words_ids": [[5]]}
+    other = {"num_beams": 3, "length_penalty": 5.0, "do_sample": True, "return_dict_in_generate": True}
+    limits = {"max_new_tokens": 200, "max_length": 20, "min_length": 15, "num_return_sequences": 2}
+    path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), **kept, **limits, **other}), "utf-8")
+    values = [f"model.preset={folder}", "model.max_length=48", "method.name=fedavg", "rounds=1"]
+    tiny_run(tmp_path / "run", *values)
+    assert len((tmp_path / "run" / "translations" / "common.txt").read_text("utf-8").split("\n")) == 4 + 1
+    model, _ = load_saved(tmp_path / "run")
+    found = model.generation_config.to_diff_dict()
+    assert (found["max_length"], found.pop("num_beams")) == (most, 1)
+    assert {name: found[name] for name in kept} == kept
+    assert not (found.keys() & (limits.keys() | other.keys())) - {"max_length"}
+    for name in ("pad_token_id", "eos_token_id", "decoder_start_token_id"):
+        assert found[name] == getattr(model.config, name) is not None
+
+
+def test_a_folder_translates_one_line_a_sentence_whatever_its_generation_config_says(tmp_path: Path) -> None:
+    folder = encoder_decoder(tmp_path, "mbart")
+    model, tokenizer = load_saved(folder)
+    before = translate(model, tokenizer, SENTENCES[:3], beams=2)
+    model.generation_config.update(max_new_tokens=200, num_beams=2, num_return_sequences=2)
+    assert translate(model, tokenizer, SENTENCES[:3], beams=2) == before
+
+
+def test_the_card_of_a_masked_model_fills_in_its_own_mask(
+    tiny_run: Run, bert_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        path = bert_folder / name
+        path.write_text(path.read_text("utf-8").replace("<mask>", "[MASK]"), "utf-8")
+    tiny_run(tmp_path / "run", "model.task=masked-lm", f"model.preset={bert_folder}", "method.name=local", "rounds=1")
+    export(tmp_path / "run", tmp_path / "exported")
+    card = (tmp_path / "exported" / "README.md").read_text("utf-8")
+    code = card.partition("```python\n")[2].partition("```")[0].replace("FOLDER", str(tmp_path / "exported"))
+    exec(code, {})
+    assert "A text with one [MASK] hidden." in code
+    assert capsys.readouterr().out.count("'sequence'") == 5
 
 
 def test_a_new_head_is_the_same_for_the_same_seed(gpt2: Path, mini_model: None, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from trustformer.models.seq2seq import ModelConfig, get_weights, logits_of
 CONFIG = ModelConfig(preset="folder", max_length=24, dropout=0.0)
 
 
-def spm(sentences: list[str]) -> bytes:
+def spm(sentences: list[str], **special: Any) -> bytes:
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(sentences),
@@ -42,6 +42,7 @@ def spm(sentences: list[str]) -> bytes:
         hard_vocab_limit=False,
         num_threads=1,
         minloglevel=2,
+        **special,
     )
     return model.getvalue()
 
@@ -159,6 +160,21 @@ def test_a_run_continues_from_the_folder(folder: Path, tiny_run: Callable[..., d
     assert again["weights_digest"] == result["weights_digest"]
 
 
+def test_limits_of_the_folders_generation_config_are_not_the_runs(
+    copy: Path, tiny_run: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    path = copy / "generation_config.json"
+    limits = {"max_new_tokens": 200, "max_length": 20, "num_return_sequences": 2, "num_beams": 6}
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | limits), "utf-8")
+    tiny_run(tmp_path / "run", f"model.preset={copy}", "method.name=fedavg", "rounds=1")
+    model, _ = load_saved(tmp_path / "run")
+    pad = model.config.pad_token_id
+    assert model.generation_config.to_diff_dict() | {"transformers_version": "any"} == {
+        **{"max_length": 40, "num_beams": 1, "bad_words_ids": [[pad]], "forced_eos_token_id": 0},
+        **{"pad_token_id": pad, "eos_token_id": 0, "decoder_start_token_id": pad, "transformers_version": "any"},
+    }
+
+
 def test_a_folder_of_ours_continues_with_the_same_tokenizer(
     tiny_run: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -169,6 +185,18 @@ def test_a_folder_of_ours_continues_with_the_same_tokenizer(
     stored = (tmp_path / "second" / "tokenizer.model").read_bytes()
     assert stored == (first / "tokenizer.model").read_bytes()
     assert result["nll"] < json.loads((first / "result.json").read_text("utf-8"))["nll"]
+
+
+def test_a_folder_with_another_name_of_the_pad_piece_keeps_it(copy: Path, pairs: list[Pair], tmp_path: Path) -> None:
+    data = spm([pair.source for pair in pairs], pad_id=0, eos_id=1, unk_id=2, bos_id=-1, pad_piece="[PAD]")
+    processor = sentencepiece.SentencePieceProcessor(model_proto=data)
+    ids = {processor.id_to_piece(i): i for i in range(processor.get_piece_size())}
+    (copy / "vocab.json").write_text(json.dumps(ids), "utf-8")
+    for name in ("source.spm", "target.spm"):
+        (copy / name).write_bytes(data)
+    changed(copy, pad_token_id=0, eos_token_id=1)
+    load_tokenizer(copy).save(tmp_path)
+    assert json.loads((tmp_path / "tokenizer_config.json").read_text("utf-8"))["pad_token"] == "[PAD]"
 
 
 @pytest.mark.parametrize(

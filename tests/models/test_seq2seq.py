@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sentencepiece
 import torch
 
 from trustformer.codec.weights import Weights
@@ -352,6 +353,29 @@ def test_a_cut_tokenizer_and_a_missing_one_are_refused(tmp_path: Path, tokenizer
         Tokenizer.load(path)
     with pytest.raises(ConfigError, match="cannot be read"):
         Tokenizer.load(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("name", "piece", "has"),
+    [
+        ("pad_piece", "[PAD]", r"\[PAD\], </s>, <unk>"),
+        ("eos_piece", "<eos>", "<pad>, <eos>, <unk>"),
+        ("unk_piece", "[UNK]", r"<pad>, </s>, \[UNK\]"),
+    ],
+)
+def test_a_tokenizer_with_other_names_of_special_pieces_is_refused(
+    tmp_path: Path, pairs: tuple[Pair, ...], name: str, piece: str, has: str
+) -> None:
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([pair.source for pair in pairs]),
+        model_prefix=str(tmp_path / "t"),
+        vocab_size=100,
+        hard_vocab_limit=False,
+        minloglevel=2,
+        **{"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1, name: piece},
+    )
+    with pytest.raises(ConfigError, match=f"{has}, they must be <pad>, </s>, <unk>"):
+        Tokenizer.load(tmp_path / "t.model")
 
 
 def test_a_tokenizer_cannot_be_trained_on_next_to_nothing() -> None:

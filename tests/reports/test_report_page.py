@@ -137,6 +137,16 @@ def test_rounds_of_different_length_are_timed_by_local_epoch(tmp_path: Path) -> 
     assert "seconds a local epoch" not in render(runs[:1])
 
 
+def test_a_page_says_which_points_are_exchanges_without_training(tmp_path: Path) -> None:
+    (path,) = write_runs([make_result("centroid", 1, 20.0, 3.0, 25.0, config="ours")], tmp_path)
+    told = "The last points are exchanges without training, each drawn as one epoch."
+    assert told not in render(collect([path]))
+    records = [json.loads(line) for line in (path / "rounds.jsonl").read_text("utf-8").splitlines()]
+    records[-1]["training"] = False
+    (path / "rounds.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records), "utf-8")
+    assert render(collect([path])).count(told) == 3
+
+
 def test_clients_with_folders_of_their_own_have_no_split(tmp_path: Path) -> None:
     (path,) = write_runs([make_result("fedavg", 1, 20.0, 3.0, 1.0, config="mine")], tmp_path)
     with (path / "config.toml").open("a", encoding="utf-8") as file:

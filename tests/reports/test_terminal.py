@@ -51,6 +51,15 @@ def tasks(width: int) -> list[Table]:
     return [task_table([make_result("centroid", 1, 0, 2.0, 25.0, config=name, **task) for name in NAMES], width)]
 
 
+def test_a_difference_of_nothing_has_no_minus() -> None:
+    gap = {"mean": -0.04, "low": -1.0, "high": 0.0}
+    scores = {"before": 1.5, "local": 2.0, "own": 2.0, "common": 2.0, "own_minus_local": gap, "common_minus_local": gap}
+    client = {"client": "0", "folder": "a", "pairs": 9, "bleu": scores, "chrf": scores}
+    text = shown(gain_tables({"part": "all", "clients": [client]}, 200)[0], 200)
+    assert "+0.0" in text
+    assert "-0.0" not in text
+
+
 def shown(table: Table, width: int) -> str:
     console = Console(width=width, file=io.StringIO())
     console.print(table, crop=False)

@@ -25,7 +25,7 @@ from trustformer.attestation.policy_file import (
     parse_policy,
     set_keys,
 )
-from trustformer.attestation.release import MAX_RELEASE_BYTES, Release, fingerprint, verify_release
+from trustformer.attestation.release import MAX_RELEASE_BYTES, Release, fingerprint, publisher_key, verify_release
 from trustformer.errors import ConfigError
 
 PIN_AHEAD_SECONDS = 86_400
@@ -94,7 +94,7 @@ def pin(policy_path: Path, release_path: Path, publisher: bytes, *, now: int, ol
     Args:
         policy_path: the policy; where it is a link, the file it leads to is written.
         release_path: the release.
-        publisher: as of `verify_release`.
+        publisher: as `known` of `publisher_key`.
         now: seconds since 1970, by the clock of whoever pins.
         older: take a release that is not newer than the newest of its publisher, which the policy goes on to remember.
 
@@ -102,7 +102,9 @@ def pin(policy_path: Path, release_path: Path, publisher: bytes, *, now: int, ol
         BadSignature, MessageError, ConfigError: as of `verify_release`; a release of the future, or one that is not
             newer; a policy that cannot be read, or whose lines are not its keys. The policy is unchanged.
     """
-    release = verify_release(read_bounded(release_path, MAX_RELEASE_BYTES, "the release"), publisher)
+    data = read_bounded(release_path, MAX_RELEASE_BYTES, "the release")
+    publisher = publisher_key(data, publisher)
+    release = verify_release(data, publisher)
     release.check_not_after(now, PIN_AHEAD_SECONDS)
     path, where, who = Path(os.path.realpath(policy_path)), str(policy_path), fingerprint(publisher)
     there = path.exists()

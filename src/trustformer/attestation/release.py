@@ -134,6 +134,36 @@ def verify_release(data: bytes, publisher: bytes) -> Release:
         MessageError: not a release file.
         ConfigError: a value in it could not go into a policy.
     """
+    signed = _read(data)
+    signed.release.check()
+    try:
+        verify(publisher, bytes.fromhex(signed.signature), signed.release.to_sign(), "the release")
+    except SealError as error:
+        raise BadSignature(
+            "the release is not signed by this publisher, or was changed",
+            "compare the publisher's fingerprint with the one you know",
+            got=f"a file of the key {signed.publisher}, fingerprint {fingerprint(bytes.fromhex(signed.publisher))}",
+            expected=f"a signature of the publisher known by {publisher.hex()}",
+        ) from error
+    return signed.release
+
+
+def publisher_key(data: bytes, known: bytes) -> bytes:
+    """Return the 32-byte key to verify a release with.
+
+    Args:
+        data: bytes of a release file.
+        known: what the reader has of the publisher: its 32-byte key, or the 32 bytes of that key's fingerprint. Only
+            where the fingerprint of the key in the file is `known`, that key is returned.
+
+    Raises:
+        MessageError: not a release file.
+    """
+    key = bytes.fromhex(_read(data).publisher)
+    return key if bytes.fromhex(fingerprint(key)) == known else known
+
+
+def _read(data: bytes) -> _Signed:
     if len(data) > MAX_RELEASE_BYTES:
         raise MessageError(f"a release file has at most {MAX_RELEASE_BYTES} bytes")
     try:
@@ -143,14 +173,4 @@ def verify_release(data: bytes, publisher: bytes) -> Release:
         raise MessageError(f"not a release file: {shown(str(error), 200)}", hint) from error
     if not HEX64.fullmatch(signed.signature) or not HEX32.fullmatch(signed.publisher):
         raise MessageError("the release file's key or signature is not in lower-case hexadecimal")
-    signed.release.check()
-    try:
-        verify(publisher, bytes.fromhex(signed.signature), signed.release.to_sign(), "the release")
-    except SealError as error:
-        raise BadSignature(
-            "the release is not signed by this publisher, or was changed",
-            "compare the publisher's fingerprint with the one you know",
-            got=f"a file of {fingerprint(bytes.fromhex(signed.publisher))}",
-            expected=f"a signature of {fingerprint(publisher)}",
-        ) from error
-    return signed.release
+    return signed

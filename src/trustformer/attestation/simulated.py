@@ -21,8 +21,8 @@ from trustformer.attestation.evidence import REPORT_DATA_BYTES, Evidence, Kind
 from trustformer.errors import ConfigError
 
 BANNER = (
-    "SIMULATED ATTESTATION: no SGX hardware is involved. Quotes are signed by a key in a file of this "
-    "machine and prove nothing about what reads your data."
+    "SIMULATED ATTESTATION: no SGX hardware is involved. Quotes are signed by a key in an "
+    "ordinary file and prove nothing about what reads your data."
 )
 """To be shown at every start of anything that attests with this provider."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import os
 import shlex
 import sys
@@ -43,6 +44,7 @@ exit codes: 0 done, 1 failure, 2 usage or config, 3 attestation refused, 130 int
 """
 
 _FULL = "free space, then go on: a run with --resume, serve and join by starting them again"
+_STRICT = ("utf-8", "strict")
 _HINTS = {errno.ENOSPC: _FULL, errno.EDQUOT: _FULL, errno.EFBIG: _FULL}
 
 
@@ -80,6 +82,8 @@ def make_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     options = make_parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper) and (sys.stdout.encoding.lower(), sys.stdout.errors) == _STRICT:
+        sys.stdout.reconfigure(errors="surrogateescape")  # names of files that are not UTF-8, as in the locale C.UTF-8
     try:
         return int(options.run(options))
     except TrustformerError as error:
@@ -97,8 +101,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except Exception as error:  # a damaged file, or a fault of this program
         what = f"{type(error).__name__}: {error}"
-        hint = f"trustformer --debug {shlex.join(sys.argv[1:] if arguments is None else arguments)} says where"
-        _complain(what, hint, debug=options.debug)
+        command = shlex.join(["trustformer", "--debug", *(sys.argv[1:] if arguments is None else arguments)])
+        _complain(what, "" if options.debug else f"{command} says where", debug=options.debug)
         return 1
 
 

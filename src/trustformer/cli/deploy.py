@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import signal
 import sys
 from collections.abc import Callable
@@ -59,6 +60,7 @@ def _init(options: argparse.Namespace) -> int:
     from trustformer.flower import require_flwr
 
     require_flwr()
+    from trustformer.attestation.simulated import BANNER
     from trustformer.experiment.config import QUICKSTART, load_config
     from trustformer.experiment.reporter import reporting
     from trustformer.flower.settings import ENCLAVE, HostConfig, listening
@@ -76,6 +78,8 @@ def _init(options: argparse.Namespace) -> int:
     with reporting():
         commands = init_federation(options.folder, config, options.address, host_config, options.policy)
     print(f"written: {options.folder} (read {options.folder / 'README.md'})\n{commands.about}")
+    if options.policy is None:
+        print(BANNER)
     print(f"on the host:\n  {commands.serve}")
     print("on the clients:\n  " + "\n  ".join(commands.join.values()))
     return 0
@@ -89,7 +93,7 @@ def _serve(options: argparse.Namespace) -> int:
     from trustformer.flower.serve import serve
 
     with reporting(live=False) as reporter:
-        return _until_told(lambda: serve(options.folder, reporter), f"trustformer serve {options.folder}")
+        return _until_told(lambda: serve(options.folder, reporter), "serve", options.folder)
 
 
 def _join(options: argparse.Namespace) -> int:
@@ -100,15 +104,16 @@ def _join(options: argparse.Namespace) -> int:
     from trustformer.flower.member import join
 
     with reporting(live=False) as reporter:
-        return _until_told(lambda: join(options.folder, reporter), f"trustformer join {options.folder}")
+        return _until_told(lambda: join(options.folder, reporter), "join", options.folder)
 
 
-def _until_told(work: Callable[[], None], command: str) -> int:
+def _until_told(work: Callable[[], None], verb: str, folder: Path) -> int:
     """Do it; on ctrl-C or SIGTERM end in order and say how to go on."""
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         work()
     except KeyboardInterrupt:
+        command = shlex.join(["trustformer", verb, str(folder)])
         print(f"\ninterrupted; state saved. Go on with:\n  {command}", file=sys.stderr)
         return 130
     return 0

@@ -63,7 +63,12 @@ def add_verbs(verbs: Any, verb: Callable[..., argparse.ArgumentParser]) -> None:
     pin = verb(verbs, "pin", "merge a publisher's signed release into a policy", PIN_EXAMPLES)
     pin.add_argument("--policy", type=Path, required=True, metavar="FILE", help="made if absent")
     pin.add_argument("--release", type=Path, required=True, metavar="FILE", help="signed release file")
-    pin.add_argument("--publisher", required=True, metavar="KEY", help="Ed25519 key: 64 hex digits or a file")
+    pin.add_argument(
+        "--publisher",
+        required=True,
+        metavar="KEY",
+        help="its Ed25519 key or that key's fingerprint: 64 hex digits or a file",
+    )
     pin.add_argument("--older", action="store_true", help="take a release that is not newer, too")
     pin.set_defaults(run=run_pin)
 
@@ -99,9 +104,9 @@ def run_pin(args: argparse.Namespace) -> int:
     from trustformer.attestation.pinning import pin
     from trustformer.attestation.release import fingerprint
 
-    publisher = _publisher(args.publisher)
-    pinned = pin(args.policy, args.release, publisher, now=int(time.time()), older=args.older)
-    release, policy = pinned.release, pinned.policy
+    known = _publisher(args.publisher)
+    pinned = pin(args.policy, args.release, known, now=int(time.time()), older=args.older)
+    release, policy, publisher = pinned.release, pinned.policy, pinned.publisher
     print(f"release      {release.version} of {release.time}")
     print(f"publisher    {publisher.hex()}")
     print(f"fingerprint  {fingerprint(publisher)}  (SHA-256 of the key)")
@@ -156,4 +161,6 @@ def _publisher(text: str) -> bytes:
         return key
     except (ConfigError, ValueError) as error:
         hint = "give 64 hexadecimal digits, or a file with them or with the 32 bytes"
-        raise ConfigError(f"--publisher: {text[:80]!r} is not an Ed25519 public key", hint) from error
+        raise ConfigError(
+            f"--publisher: {text[:80]!r} is neither an Ed25519 public key nor a fingerprint of one", hint
+        ) from error

@@ -55,9 +55,12 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 def _run(options: argparse.Namespace) -> int:
     from trustformer.errors import ConfigError
     from trustformer.experiment.config import QUICKSTART, load_config
+    from trustformer.experiment.deployed import check_not_deployed
 
     if options.resume and options.out is None:
         raise ConfigError("--resume needs --out", "name the run directory to go on with")
+    if options.out is not None:
+        check_not_deployed(options.out)
     own_data = any(item.startswith("data.source=") and item != "data.source=toy" for item in options.set)
     path = options.config or (None if own_data else QUICKSTART)
     if options.resume and not options.config:

@@ -59,7 +59,7 @@ def _run(options: argparse.Namespace) -> int:
     if not model.config.is_encoder_decoder:
         raise ConfigError(f"{options.model} does not translate", "trustformer export writes it for transformers")
     if isinstance(sys.stdin, io.TextIOWrapper):  # in the locales C and C.UTF-8 it would let any byte pass
-        sys.stdin.reconfigure(encoding="utf-8", errors="strict")
+        sys.stdin.reconfigure(encoding="utf-8", errors="strict", newline="\n")
     if sys.stdin.isatty():
         print("one sentence a line; end with Ctrl-D", file=sys.stderr)
         size = 1
@@ -68,11 +68,11 @@ def _run(options: argparse.Namespace) -> int:
     total, done, cut = 0 if sys.stdout.isatty() else _lines_of_file(), 0, 0
     with reporting(live=total > 0) as reporter:
         while lines := _read(size):
-            filled = [line for line in lines if line.strip()]
+            filled = [line for line in lines if line]
             cut += count_cut(model, tokenizer, filled)
             answers = iter(translate(model, tokenizer, filled, beams=beams) if filled else [])
             for line in lines:
-                print(next(answers) if line.strip() else "", flush=True)
+                print(next(answers) if line else "", flush=True)
             done += len(lines)
             if total:
                 reporter.progress("translating", done, total, "lines")
@@ -108,9 +108,10 @@ def _lines_of_file() -> int:
 
 
 def _read(count: int) -> list[str]:
+    from trustformer.data.lines import one_line
     from trustformer.errors import DataError
 
     try:
-        return [line.rstrip("\n") for line in islice(sys.stdin, count)]
+        return [one_line(line) for line in islice(sys.stdin, count)]
     except UnicodeDecodeError as error:
         raise DataError(f"the input is not UTF-8: {error}", "convert it, for example with iconv") from None

@@ -235,8 +235,9 @@ def resolve_path(text: str, base: Path) -> Path:
 def _split_row(path: Path, number: int, line: str) -> tuple[str, str]:
     fields = line.split("\t")
     if len(fields) != 2:
+        found = count(len(fields), "field") if line.strip() else "an empty line"
         raise DataError(
-            f"{path}, line {number}: {count(len(fields), 'field')} where source<TAB>target has 2",
+            f"{path}, line {number}: {found} where source<TAB>target has 2",
             "write one pair a line with exactly one TAB between the sides",
         )
     return fields[0].strip(), fields[1].strip()

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from trustformer.attestation.files import sync
@@ -17,6 +18,8 @@ from trustformer.data.progress import blocks
 from trustformer.errors import ConfigError, DataError, TrustformerError
 
 SPLITS = ("train", "valid", "test")
+UNLABELLED = "unlabelled"
+"""Written as the domain of pairs without one, where others have one."""
 
 
 def load_folder(folder: Path) -> Corpus:
@@ -32,7 +35,8 @@ def load_folder(folder: Path) -> Corpus:
         if not path.is_file():
             raise DataError(f"{path} is missing", "make the folder again with trustformer prepare")
     labels = {name: folder / f"{name}.domains.gz" for name in SPLITS}
-    return load_tsv(**files, **{f"{name}_domains": path for name, path in labels.items() if path.is_file()})
+    corpus = load_tsv(**files, **{f"{name}_domains": path for name, path in labels.items() if path.is_file()})
+    return replace(corpus, name=folder.resolve().name)
 
 
 def write_folder(folder: Path, splits: Mapping[str, Sequence[Pair]], others: Mapping[str, str]) -> None:
@@ -52,7 +56,7 @@ def write_folder(folder: Path, splits: Mapping[str, Sequence[Pair]], others: Map
     for name, pairs in splits.items():
         files[f"{name}.tsv.gz"] = _gzip(pairs, lambda pair: f"{pair.source}\t{pair.target}\n")
         if labelled:
-            files[f"{name}.domains.gz"] = _gzip(pairs, lambda pair: f"{pair.domain or 'unlabelled'}\n")
+            files[f"{name}.domains.gz"] = _gzip(pairs, lambda pair: f"{pair.domain or UNLABELLED}\n")
     with whole_folder(folder) as temporary:
         for name, data in files.items():
             (temporary / name).write_bytes(data)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 from trustformer.data.progress import blocks
 from trustformer.data.tokenizer import Tokenizer
 from trustformer.errors import ConfigError, MessageError
+from trustformer.foreign import shown
 from trustformer.message import Reader, digest, enc
 
 # Set before the library is loaded: its threads would fight with torch's, and warn when the process forks.
@@ -36,14 +38,16 @@ class HubTokenizer(Tokenizer):
         from transformers import AutoTokenizer
 
         self.model = model
+        files = _unpack(model)
         with tempfile.TemporaryDirectory() as name:
-            for file, data in _unpack(model):
+            for file, data in files:
                 (Path(name) / file).write_bytes(data)
             try:
                 self._tokenizer: Any = AutoTokenizer.from_pretrained(
                     name, local_files_only=True, trust_remote_code=False
                 )
             except Exception as error:  # whatever a damaged file makes the library raise
+                _check_readable([file for file, _ in files])
                 what = str(error).strip().partition("\n")[0]
                 raise ConfigError(f"the tokenizer cannot be read: {what}", "save it again with transformers") from None
         if self._tokenizer.eos_token_id is None and self._tokenizer.sep_token_id is None:
@@ -105,6 +109,12 @@ class HubTokenizer(Tokenizer):
         return int(self._tokenizer.sep_token_id if end is None else end)
 
     @property
+    def unk_id(self) -> int | None:  # type: ignore[override]
+        """Id of what the vocabulary lacks; None where nothing is lacking, as in GPT-2's, which has bytes."""
+        unknown = self._tokenizer.unk_token_id
+        return None if unknown in (None, self.eos_id, self.pad_id, self.start_id) else int(unknown)
+
+    @property
     def start_id(self) -> int:
         """Id of the token before a text; the end token where there is none, as in GPT-2."""
         start = self._tokenizer.bos_token_id
@@ -116,6 +126,12 @@ class HubTokenizer(Tokenizer):
         if self._tokenizer.mask_token_id is None:
             raise ConfigError("the tokenizer has no mask token", "masked-lm needs one: choose another model folder")
         return int(self._tokenizer.mask_token_id)
+
+    @property
+    def mask_token(self) -> str | None:
+        """The mask token as a text has it; None where there is none."""
+        token = self._tokenizer.mask_token
+        return None if token is None else str(token)
 
     @property
     def vocab_size(self) -> int:
@@ -152,6 +168,22 @@ class HubTokenizer(Tokenizer):
         if max_length is not None:
             self._tokenizer.model_max_length = max_length
         self._tokenizer.save_pretrained(folder)
+
+
+def _check_readable(names: Sequence[str]) -> None:
+    """Raise `ConfigError` where a tokenizer has only its SentencePiece file, which transformers reads with protobuf."""
+    pieces = [name for name in names if name.endswith(".model")]
+    if not pieces or "tokenizer.json" in names:
+        return
+    try:
+        importlib.import_module("sentencepiece.sentencepiece_model_pb2")
+    except Exception:  # protobuf is missing, or older than the code that sentencepiece brings
+        raise ConfigError(
+            f"the tokenizer has {shown(pieces[0])} and no tokenizer.json, and the protobuf here is missing or too old "
+            "to make it",
+            "load the folder with transformers' AutoTokenizer where sentencepiece and protobuf fit, save_pretrained, "
+            "and add the tokenizer.json that it writes",
+        ) from None
 
 
 def is_hub_tokenizer(data: bytes) -> bool:

@@ -76,11 +76,11 @@ def _guarded(path: Path, read: _Read) -> Iterator[bytes]:
     try:
         with path.open("rb") as file, _unpacked(file) as stream:
             size = os.fstat(file.fileno()).st_size
-            tell = steps("reading", size // 1000, "kB")
+            tell, placed = steps("reading", size // 1000, "kB"), file.seekable()  # a pipe says neither size nor place
             for number in itertools.count():
                 if not (raw := read(stream)):
                     break
-                if not number % _EVERY:
+                if placed and not number % _EVERY:
                     tell(file.tell() // 1000)
                 yield raw
             tell(size // 1000)

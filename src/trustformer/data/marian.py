@@ -11,7 +11,15 @@ from typing import Any
 import sentencepiece
 
 from trustformer.data.hub_tokenizer import HubTokenizer, is_hub_tokenizer
-from trustformer.data.tokenizer import EOS_ID, PAD_ID, UNK_ID, Tokenizer, write_marian_config
+from trustformer.data.tokenizer import (
+    EOS_ID,
+    PAD_ID,
+    SPECIAL,
+    UNK_ID,
+    Tokenizer,
+    special_pieces,
+    write_marian_config,
+)
 from trustformer.errors import ConfigError, MessageError
 from trustformer.message import Reader, digest, enc
 
@@ -113,7 +121,8 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         except RuntimeError as error:
             raise ConfigError(f"{folder / 'source.spm'} is not a SentencePiece model: {error}") from None
         same = all(ids.get(model.id_to_piece(i)) == i for i in range(model.get_piece_size()))
-        if same and (model.pad_id(), model.eos_id(), model.unk_id()) == (PAD_ID, EOS_ID, UNK_ID):
+        ours = (model.pad_id(), model.eos_id(), model.unk_id()) == (PAD_ID, EOS_ID, UNK_ID)
+        if same and ours and special_pieces(model) == SPECIAL:
             return Tokenizer(source)
     if (folder / "target_vocab.json").exists():
         raise ConfigError(f"{folder} has a vocabulary a language", "only models with one vocab.json for both are read")

@@ -9,9 +9,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trustformer.data.corpus import Pair, corpus_digest
+from trustformer.data.folder import UNLABELLED
 from trustformer.data.lines import count
 from trustformer.data.progress import tracked
 from trustformer.data.split import MAX_CHARACTERS, Division
+from trustformer.foreign import shown
 
 _EDGES = (5, 10, 15, 20, 30, 40, 60, 100)
 """Upper ends of the length classes in words, the last one open."""
@@ -38,11 +40,12 @@ def survey(division: Division, languages: tuple[str, str], warnings: Sequence[st
     """Return the report of a divided corpus: numbers of pairs, classes in words, and warnings as sentences."""
     splits = division.splits
     pairs = [pair for part in splits.values() for pair in part]
+    labelled = any(pair.domain for pair in pairs)
     return {
         "languages": list(languages),
         "pairs_read": division.read,
         "pairs": {name: len(part) for name, part in splits.items()},
-        "domains": dict(sorted(Counter(pair.domain for pair in pairs if pair.domain).items())),
+        "domains": dict(sorted(Counter(pair.domain or UNLABELLED for pair in pairs).items())) if labelled else {},
         "dropped": {"too_long": division.too_long, "empty": division.empty},
         "duplicates": {
             "repeated": division.repeated,
@@ -70,7 +73,7 @@ def summary(report: Mapping[str, Any]) -> str:
         *(f"  {name:<6}{number:>10,}  {number / total:6.1%}" for name, number in numbers.items()),
     ]
     if report["domains"]:
-        parts = [f"{name} {number:,}" for name, number in report["domains"].items()]
+        parts = [f"{shown(name, None)} {number:,}" for name, number in report["domains"].items()]
         lines.append(f"domains: {', '.join(parts)}")
     lines += [
         "duplicates:",

@@ -35,7 +35,9 @@ def read_tmx(path: Path, source: str, target: str) -> tuple[list[Pair], list[str
     """Read the pairs of two languages from a `.tmx` or `.tmx.gz` file.
 
     Inline tags are removed. A language such as `ru` stands for its variants (`RU`, `ru-RU`, `ru_RU`) too; of several
-    variants in a unit the first counts. A property whose type ends in `domain` becomes the label.
+    variants in a unit the one of exactly this code counts, else the first. Where one language is a variant of the
+    other (`zh`, `zh-TW`), what is of the narrower one is that side's alone. A property whose type ends in `domain`
+    becomes the label.
 
     Args:
         path: the file.
@@ -190,17 +192,28 @@ class _Reader:
             raise self._error("a segment longer than 1 MiB", "split it: one sentence a segment")
         self._text.append(text)
 
+    def _texts(self, wanted: str, other: str) -> list[str]:
+        """Texts of a side, those of its exact code first; what the other side's code says more exactly is not its."""
+        narrower = len(other) > len(wanted)
+        found = [
+            (language != wanted, text)
+            for language, text in self._unit
+            if _is(language, wanted) and not (narrower and _is(language, other))
+        ]
+        return [text for _, text in sorted(found, key=lambda item: item[0])]
+
     def _finish(self) -> None:
         if any(not language for language, _ in self._unit):
             self._count("with a variant that names no language")
         if len(self.languages) < 100:
             self.languages.update(language for language, _ in self._unit if language)
-        sides = [[text for language, text in self._unit if _is(language, wanted)] for wanted in self._wanted]
+        source, target = self._wanted
+        sides = [self._texts(source, target), self._texts(target, source)]
         if not all(sides):
             self._count("without one of the languages dropped")
         elif not (sides[0][0] and sides[1][0]):
             self._count("with an empty side dropped")
         else:
             if max(map(len, sides)) > 1:
-                self._count("with several variants of a language; the first was used")
+                self._count("with several variants of a language; that of its code or the first was used")
             self.pairs.append(Pair(sides[0][0], sides[1][0], self._domain))

@@ -17,9 +17,12 @@ import sentencepiece
 
 from trustformer.data.progress import blocks, clocked
 from trustformer.errors import ConfigError, DataError
+from trustformer.foreign import shown
 from trustformer.message import digest
 
 PAD_ID, EOS_ID, UNK_ID = 0, 1, 2
+SPECIAL = ("<pad>", "</s>", "<unk>")
+"""Their pieces: a saved tokenizer names them so."""
 _FEW = re.compile(r"smaller than required_chars\. \d+ vs (\d+)")
 
 
@@ -27,11 +30,15 @@ class Tokenizer:
     """Sentences to ids and back; the same ids on both sides of a translation.
 
     Args:
-        model: bytes of a SentencePiece model with pad, end and unknown at 0, 1, 2.
+        model: bytes of a SentencePiece model with pad, end and unknown at 0, 1, 2, named as `SPECIAL`.
+
+    Raises:
+        ConfigError: it is none, or has other special pieces.
     """
 
     pad_id = PAD_ID
     eos_id = EOS_ID
+    unk_id: int | None = UNK_ID
 
     def __init__(self, model: bytes) -> None:
         self.model = model
@@ -44,6 +51,13 @@ class Tokenizer:
             raise ConfigError(
                 f"the tokenizer has pad, end and unknown at {ids}, they must be at (0, 1, 2)",
                 "train it with --pad_id=0 --eos_id=1 --unk_id=2 --bos_id=-1",
+            )
+        names = special_pieces(self._processor)
+        if names != SPECIAL:
+            raise ConfigError(
+                f"the tokenizer names pad, end and unknown {shown(', '.join(names), 80)}, "
+                f"they must be {', '.join(SPECIAL)}",
+                "train it without --pad_piece, --eos_piece and --unk_piece",
             )
 
     @classmethod
@@ -129,8 +143,13 @@ class Tokenizer:
         (folder / "source.spm").write_bytes(self.model)
         (folder / "target.spm").write_bytes(self.model)
         (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False, indent=0), "utf-8")
-        special = {"unk_token": "<unk>", "eos_token": "</s>", "pad_token": "<pad>"}
-        write_marian_config(folder, special, max_length)
+        pad, end, unknown = SPECIAL
+        write_marian_config(folder, {"unk_token": unknown, "eos_token": end, "pad_token": pad}, max_length)
+
+
+def special_pieces(processor: sentencepiece.SentencePieceProcessor) -> tuple[str, ...]:
+    """The pieces that stand where pad, end and unknown must be."""
+    return tuple(processor.id_to_piece(number) for number in (PAD_ID, EOS_ID, UNK_ID))
 
 
 def write_marian_config(folder: Path, special: dict[str, str], max_length: int | None) -> None:

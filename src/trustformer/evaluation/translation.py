@@ -15,6 +15,7 @@ from msgspec import Meta, Struct
 from trustformer.data.batches import Example, make_batches, pad
 from trustformer.data.tokenizer import Tokenizer
 from trustformer.evaluation.bootstrap import make_bleu
+from trustformer.models.families import RELATIVE, longest
 from trustformer.models.objectives import SEQ2SEQ, Objective
 from trustformer.models.seq2seq import Model
 
@@ -40,10 +41,6 @@ class EvaluationConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     clients: Annotated[int, Meta(ge=0)] = 0
 
 
-_RELATIVE = 512
-"""Longest sequence of a model with relative positions, as T5 was trained."""
-
-
 @dataclass(frozen=True)
 class Scores:
     """Corpus scores of a list of translations, in sacreBLEU's units (0 to 100), with its signatures."""
@@ -56,13 +53,13 @@ class Scores:
 
 def longest_source(model: Model) -> int:
     """Tokens of a sentence that `translate` reads; what is beyond is cut."""
-    return getattr(model.config, "max_position_embeddings", None) or _RELATIVE
+    return longest(model) or RELATIVE
 
 
 def count_cut(model: Model, tokenizer: Tokenizer, sentences: Sequence[str]) -> int:
     """Return how many sentences `translate` cuts."""
-    longest = longest_source(model)
-    return sum(len(ids) > longest for ids in tokenizer.encode(sentences, longest + 1))
+    most = longest_source(model)
+    return sum(len(ids) > most for ids in tokenizer.encode(sentences, most + 1))
 
 
 def translate(
@@ -80,8 +77,8 @@ def translate(
     would otherwise fill the model's whole length for every sentence.
     """
     model.eval()
-    longest = longest_source(model)
-    sources = tokenizer.encode(sentences, longest)
+    most = longest_source(model)
+    sources = tokenizer.encode(sentences, most)
     order = np.argsort([len(ids) for ids in sources], kind="stable").tolist()
     translations = [""] * len(sources)
     for start in range(0, len(order), batch_sentences):
@@ -91,8 +88,10 @@ def translate(
             output = model.generate(
                 input_ids=ids,
                 attention_mask=(ids != tokenizer.pad_id).long(),
-                max_length=min(longest, 2 * ids.shape[1] + 10),
+                max_length=min(most, 2 * ids.shape[1] + 10),
+                max_new_tokens=None,  # a folder's would come before max_length
                 num_beams=beams,
+                num_return_sequences=1,
                 do_sample=False,
             )
         for index, text in zip(chosen, tokenizer.decode(output.tolist()), strict=True):

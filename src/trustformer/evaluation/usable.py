@@ -15,24 +15,30 @@ from trustformer.errors import DataError
 from trustformer.evaluation.tasks import Task
 
 
-def usable_corpus(corpus: Corpus, task: Task, max_length: int) -> Corpus:
+def usable_corpus(corpus: Corpus, task: Task, max_length: int, unknown: int | None) -> Corpus:
     """Return a corpus without what a task cannot use: an example for each pair, in the same order.
 
-    What was dropped and what of the training text is as long as `max_length` tokens is told in its warnings.
+    What was dropped, and what of the training text is as long as `max_length` tokens or has characters that the
+    vocabulary lacks (the token `unknown`), is told in its warnings.
 
     Raises:
         DataError: nothing is left of a split, or of what a client trains on.
     """
     corpus = _without_unusable(corpus, task, max_length)
-    full = sum(max(len(one.source), len(one.target)) >= max_length for one in task.examples(corpus.train, max_length))
-    if not full:
-        return corpus
-    verb = "has" if full == 1 else "have"
-    told = (
-        f"{full:,} of {count(len(corpus.train), 'training pair')} {verb} {max_length} tokens (model.max_length) "
-        "or more: what is beyond is cut"
-    )
-    return replace(corpus, warnings=(*corpus.warnings, told))
+    examples = task.examples(corpus.train, max_length)
+    full = sum(max(len(one.source), len(one.target)) >= max_length for one in examples)
+    lacking = sum(unknown in one.source or unknown in one.target for one in examples)
+    told = {
+        f"{max_length} tokens (model.max_length) or more: what is beyond is cut": full,
+        "characters that the vocabulary lacks: models read them all as one unknown token and write none of them "
+        "(tokenizer.train_on and tokenizer.public_share choose its text)": lacking,
+    }
+    warnings = [
+        f"{number:,} of {count(len(examples), 'training pair')} {'has' if number == 1 else 'have'} {what}"
+        for what, number in told.items()
+        if number
+    ]
+    return replace(corpus, warnings=(*corpus.warnings, *warnings))
 
 
 def _without_unusable(corpus: Corpus, task: Task, max_length: int) -> Corpus:

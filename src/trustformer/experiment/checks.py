@@ -29,9 +29,17 @@ def check(config: Config) -> None:
         raise ConfigError(f"clients.min_clients is {config.min_clients}, clients.count is {config.clients.count}")
     _check_task(config)
     _check_parts(config)
+
+
+def check_preset(config: Config) -> None:
+    """Raise `ConfigError` for a model to train that is neither a preset nor a folder.
+
+    No part of `check`: a finished run has its own copy of a model whose folder is elsewhere by now.
+    """
     preset = config.model.preset
     if preset not in PRESETS and Path(preset).name == preset and not Path(preset).is_dir():
-        raise ConfigError(f"model.preset: {preset!r} is none of {', '.join(PRESETS)}, and no folder of a model")
+        what = f"model.preset: {preset!r} is none of {', '.join(PRESETS)}, and no folder of a model"
+        raise ConfigError(what, "choose one of them, or give the path of a model folder")
 
 
 def _check_parts(config: Config) -> None:

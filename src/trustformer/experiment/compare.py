@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +17,11 @@ from typing import Any
 import msgspec
 
 from trustformer.errors import ConfigError, TrustformerError
+from trustformer.experiment.checks import check_preset
 from trustformer.experiment.config import Config, load_config
 from trustformer.experiment.inputs import check_inputs, data_of
 from trustformer.experiment.prepare import load_corpus
-from trustformer.experiment.record import RunDirectory
+from trustformer.experiment.record import RunDirectory, difference
 from trustformer.experiment.reporter import Reporter
 
 SAME = ("data", "tokenizer", "model", "evaluation")
@@ -67,8 +69,11 @@ class Job:
         """
         directory = RunDirectory(self.out)
         result = directory.result()
-        if result is not None and load_config(directory.path / "config.toml") != self.config:
-            raise ConfigError(f"{self.out} holds a run of another config", "choose another --out, or remove it")
+        if result is not None and (held := load_config(directory.path / "config.toml")) != self.config:
+            trees = (tomllib.loads(config.to_toml()) for config in (held, self.config))
+            raise ConfigError(
+                f"{self.out} holds a run of another config: {difference(*trees)}", "choose another --out, or remove it"
+            )
         return result and {"config": self.config_name, "beams": self.config.evaluation.beams, **result}
 
     def start(self, config_file: Path) -> None:
@@ -92,7 +97,11 @@ def check_alike(name: object, config: Mapping[str, Any], other: object, others: 
 
 
 def plan(configs: Sequence[tuple[str, Config]], seeds: Sequence[int], out: Path) -> list[Job]:
-    """Return the jobs, a directory each; raises `ConfigError` when configs differ in what must be the same."""
+    """Return the jobs, a directory each; nothing is written.
+
+    Raises:
+        ConfigError: configs differ in what must be the same, a run of another config is there, or no such model.
+    """
     first = configs[0][1]
     for name, config in configs[1:]:
         check_alike(name, msgspec.to_builtins(config), configs[0][0], msgspec.to_builtins(first))
@@ -112,6 +121,9 @@ def plan(configs: Sequence[tuple[str, Config]], seeds: Sequence[int], out: Path)
         for name, config in configs:
             seeded = msgspec.structs.replace(config, seed=seed)
             jobs.append(Job(name, seeded, out / f"{name}-seed{seed}"))
+    for job in jobs:
+        if job.result is None:
+            check_preset(job.config)
     return jobs
 
 

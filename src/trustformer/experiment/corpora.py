@@ -61,13 +61,18 @@ def read_folders(folders: tuple[str, ...], limit: int) -> Corpus:
 
 def target_language(config: Config) -> str:
     """Return the language of translations: what a config says, or at its default what the report of a folder says."""
-    data = config.data
-    if data.target_language == DataConfig().target_language:
-        for name in config.clients.folders or ((data.train,) if data.source == "folder" else ()):
-            with suppress(DataError):  # no such folder
-                if languages := stated_languages(resolve_path(name, Path()) / "report.json"):
-                    return languages[1]
-    return data.target_language
+    if config.data.target_language == DataConfig().target_language and (languages := folder_languages(config)):
+        return languages[1]
+    return config.data.target_language
+
+
+def folder_languages(config: Config) -> list[str]:
+    """Source and target that the report of the first of the run's folders states; empty where none is there."""
+    for name in config.clients.folders or ((config.data.train,) if config.data.source == "folder" else ()):
+        with suppress(DataError):  # no such folder
+            if languages := stated_languages(resolve_path(name, Path()) / "report.json"):
+                return languages
+    return []
 
 
 def stated_languages(path: Path) -> list[str]:

@@ -65,4 +65,6 @@ def _readable(error: msgspec.ValidationError, config: type[Struct]) -> str:
     if key == "train.local_epochs":  # of two types, msgspec names the bounds of one
         whole = "a whole number from 1 to 1000, written without a point"
         return f"{key}: expected {whole}, or a part of one from 0.001, such as 0.25"
+    if message.startswith("Expected `object`") and key in config.__struct_fields__:
+        return f"{key} is a section: its keys are written {key}.KEY, or below [{key}]"
     return f"{key}: {message[0].lower()}{message[1:]}" if key else message

@@ -22,6 +22,7 @@ from trustformer.data.toy import toy_corpus
 from trustformer.errors import ConfigError, DataError
 from trustformer.evaluation.tasks import Task, make_task
 from trustformer.evaluation.usable import usable_corpus
+from trustformer.experiment.checks import check_preset
 from trustformer.experiment.config import Config
 from trustformer.experiment.corpora import read_corpus, read_folders, target_language
 from trustformer.experiment.guarantee import Guarantee, guarantee
@@ -77,12 +78,13 @@ def prepare(config: Config, tokenizer: Tokenizer | None = None) -> Prepared:
     Raises:
         DataError, ConfigError: naming file, line or key.
     """
+    check_preset(config)
     corpus, public = load_corpus(config)
     tokenizer = tokenizer or _tokenizer(config, public)
     labels = corpus.domains()
     language = target_language(config)
     task = make_task(config.model.task, tokenizer, config.data.side, labels, language)
-    corpus = usable_corpus(corpus, task, config.model.max_length)
+    corpus = usable_corpus(corpus, task, config.model.max_length, tokenizer.unk_id)
     model = make_model(config.learner, tokenizer, labels, config.seed).to(device_of(config.train))
     start = get_weights(model)
     make = partial(build, config.method, specs_of(start), config.privacy, start=start, nearest=nearest_on(model.device))
@@ -185,4 +187,5 @@ def _public_sentences(config: Config, public: Sequence[Pair]) -> Sequence[str]:
 
 
 def _thinned(items: Sequence[_Item], most: int) -> Sequence[_Item]:
-    return items[:: max(1, -(-len(items) // most))]
+    """All items, or `most` of them, evenly spread."""
+    return items if len(items) <= most else [items[index * len(items) // most] for index in range(most)]

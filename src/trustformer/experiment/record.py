@@ -17,6 +17,7 @@ from typing import Any
 
 from trustformer.attestation.files import put
 from trustformer.errors import ConfigError, DataError, TrustformerError
+from trustformer.experiment.deployed import check_not_deployed
 
 
 class RunDirectory:
@@ -159,14 +160,8 @@ class RunDirectory:
     def finished(self) -> dict[str, Any]:
         """Return the result; raises `ConfigError` while the run is not finished."""
         result = self.result()
-        if result is None and (self.path / "node.toml").is_file():
-            own, common = (self.path / name for name in ("model", "common"))
-            raise ConfigError(
-                f"{self.path} is a client's folder of a deployment, not a run",
-                f"trustformer translate and transformers load its models {common} and {own} as they are; sacrebleu "
-                "scores their translations (docs/deploy-flower.md)",
-            )
         if result is None:
+            check_not_deployed(self.path)
             hint = f"go on with it: trustformer run --out {shlex.quote(str(self.path))} --resume"
             raise ConfigError(f"{self.path} is not finished", hint)
         return result

@@ -61,7 +61,7 @@ class PlainReporter:
         elif now - shown >= _PLAIN_EVERY and done > base:
             rate = (done - base) / (now - started)
             speed = f"{rate:,.0f}/s" if rate >= 1 else f"{60 * rate:.1f}/min"
-            self.note(f"  {what}: {done:,} of {total:,} {unit} ({speed}, {(total - done) / rate:,.0f} s left)")
+            self.note(f"  {what}: {done:,} of {total:,} {unit} ({speed}, {duration((total - done) / rate)} left)")
             self._tasks[what] = (started, now, base)
 
     def overall(self, done: int, total: int) -> None:
@@ -135,6 +135,13 @@ class RichReporter:
         return next(task for task in self._progress.tasks if task.id == self._rows[name])
 
 
+def duration(seconds: float) -> str:
+    """Return seconds as text, in the coarsest unit that still says something: 90 s, 59 min, 3 h."""
+    units = ((3600, "h"), (60, "min"), (1, "s"))
+    size, unit = next((size, unit) for size, unit in units if seconds >= 2 * size or size == 1)
+    return f"{seconds / size:,.0f} {unit}"
+
+
 @contextmanager
 def reporting(*, live: bool = True) -> Iterator[Reporter]:
     """A live screen in a terminal and plain lines elsewhere; it is told of long steps over data too.
@@ -162,6 +169,4 @@ class _Left(ProgressColumn):
         left = task.time_remaining
         if task.finished or left is None or left < 1:
             return Text("")
-        units = ((3600, "h"), (60, "min"), (1, "s"))
-        size, unit = next((size, unit) for size, unit in units if left >= 2 * size or size == 1)
-        return Text(f"{left / size:.0f} {unit} left", style="dim")
+        return Text(f"{duration(left)} left", style="dim")

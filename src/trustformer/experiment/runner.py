@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from trustformer.attestation.simulated import BANNER
 from trustformer.codec.weights import Weights
 from trustformer.data.batches import Example
 from trustformer.data.marian import stored_tokenizer
 from trustformer.evaluation.bootstrap import make_bleu
 from trustformer.evaluation.translation import negative_log_likelihood
+from trustformer.experiment.announce import announce, round_line
+from trustformer.experiment.checks import check_preset
 from trustformer.experiment.cohorts import check_played, check_sponsors, make_cohorts
 from trustformer.experiment.config import Config
 from trustformer.experiment.corpora import target_language
@@ -25,10 +26,10 @@ from trustformer.experiment.layers import describe_layers, embeddings_of, exchan
 from trustformer.experiment.parties import Federation, assemble
 from trustformer.experiment.prepare import Prepared, prepare
 from trustformer.experiment.record import RunDirectory, environment
-from trustformer.experiment.refusals import Refusals, combined_of
+from trustformer.experiment.refusals import Refusals
 from trustformer.experiment.reporter import Reporter
 from trustformer.experiment.result import make_result, own_models, save_models
-from trustformer.experiment.terms import check_experiment, check_norm, keep_promise
+from trustformer.experiment.terms import check_experiment, check_terms, keep_promise
 from trustformer.federation.client import Client
 from trustformer.federation.round import NOBODY, Cohort, run_round
 from trustformer.models.seq2seq import set_weights
@@ -48,11 +49,15 @@ def run(config: Config, out: Path, reporter: Reporter, *, resume: bool = False) 
         TrustformerError: naming what went wrong; what was done before is kept.
     """
     fresh = not (out / "config.toml").exists()
+    if fresh:
+        check_preset(config)
     directory = RunDirectory.open(out, config.to_toml(), resume=resume)
+    finished = _finished(directory, reporter)
+    if finished is not None:  # before the lock, for which a read-only folder has no place
+        return finished
     with directory.locked():
-        finished = directory.result()
-        if finished is not None:
-            reporter.note(f"{out} is finished")
+        finished = _finished(directory, reporter)
+        if finished is not None:  # by another process, meanwhile
             return finished
         torch.set_num_threads(config.threads)
         reporter.note("reading data, preparing vocabulary and model")
@@ -69,6 +74,14 @@ def run(config: Config, out: Path, reporter: Reporter, *, resume: bool = False) 
             federation.stop()
 
 
+def _finished(directory: RunDirectory, reporter: Reporter) -> dict[str, Any] | None:
+    """The result of a run that is finished, which is said."""
+    result = directory.result()
+    if result is not None:
+        reporter.note(f"{directory.path} is finished")
+    return result
+
+
 def _run(
     config: Config,
     prepared: Prepared,
@@ -78,7 +91,7 @@ def _run(
     reporter: Reporter,
 ) -> dict[str, Any]:
     rounds = len(cohorts)
-    _announce(config, prepared, directory, reporter)
+    announce(config, prepared, directory, reporter)
     if rounds > config.rounds:
         reporter.note(f"rounds   {rounds}: {config.rounds} with training, {rounds - config.rounds} exchange only")
     valid = prepared.task.examples(prepared.corpus.valid[: config.evaluation.valid_pairs], config.model.max_length)
@@ -93,7 +106,7 @@ def _run(
         if valid:
             record["valid_nll"] = _valid_nll(config, prepared, federation.clients, valid, reporter)
         directory.add_round(record)
-        reporter.note(_line(record, rounds, prepared.method.codec is not None))
+        reporter.note(round_line(record, rounds, prepared.method.codec is not None))
         for warning in refusals.warnings(record):
             reporter.note(f"warning: {warning}")
     reporter.overall(rounds, rounds)
@@ -119,7 +132,7 @@ def _prepare(config: Config, directory: RunDirectory) -> tuple[Prepared, list[Co
             check_experiment(directory, began.read_bytes(), prepared.digest)
     else:
         if prepared.method.codec is not None:
-            check_norm(config, prepared.method.codec, prepared.guarantee)
+            check_terms(config, prepared, prepared.method.codec, len(cohorts))
         device = describe_device(prepared.model.device)
         directory.write_json("environment.json", {**environment(), "device": device})
         layers = describe_layers(prepared.start, prepared.method.codec, embeddings_of(prepared.model))
@@ -128,36 +141,6 @@ def _prepare(config: Config, directory: RunDirectory) -> tuple[Prepared, list[Co
         directory.write("tokenizer.model", prepared.tokenizer.model)
     keep_promise(directory, prepared.guarantee, "restore the file of clients.cohorts and the version of opacus")
     return prepared, cohorts
-
-
-def _announce(config: Config, prepared: Prepared, directory: RunDirectory, reporter: Reporter) -> None:
-    corpus = prepared.corpus
-    for warning in corpus.warnings:
-        reporter.note(f"warning: {warning}")
-    counts = [len(examples) for examples in prepared.clients.values()]
-    domains = len({pair.domain for pair in corpus.train})
-    if config.clients.split == "domain" and not config.clients.folders and domains < len(counts):
-        reporter.note(f"warning: {domains} domains for {len(counts)} clients: the biggest are divided")
-    sizes = ", ".join(f"{count:,}" for count in counts)
-    if len(counts) > 10:
-        sizes = f"{min(counts):,} to {max(counts):,}, {len(counts)} clients"
-    parameters = sum(values.size for values in prepared.start.values())
-    reporter.note(f"data     {corpus.name}; pairs of each client: {sizes}")
-    reporter.note(
-        f"model    {config.model.preset}, {parameters:,} parameters, vocabulary {prepared.tokenizer.vocab_size:,}"
-    )
-    if prepared.guarantee is not None:
-        reporter.note(f"privacy  {prepared.guarantee}")
-    if prepared.method.codec is None and (config.clients.participation < 1 or config.clients.cohorts):
-        reporter.note(f"warning: with {config.method.name} every client trains in every round, whatever the cohorts")
-    if prepared.method.codec is not None:
-        if len(counts) < 3:
-            whose = "the combined model is its own update" if len(counts) == 1 else "each can tell the other's update"
-            reporter.note(f"warning: with {'one client' if len(counts) == 1 else 'two clients'} {whose}")
-        reporter.note(BANNER)
-        if config.record_messages:
-            reporter.note(f"warning: record_messages keeps every update IN THE CLEAR in {directory.path / 'messages'}")
-    reporter.note(f"record   {directory.path}")
 
 
 def _round(
@@ -233,18 +216,3 @@ def _valid_nll(
         newest = max(clients, key=lambda client: client.state.round)
         scores["common"] = nll("common", newest.state.common)
     return scores
-
-
-def _line(record: dict[str, Any], rounds: int, exchanges: bool) -> str:
-    kind = "" if record["training"] else " (exchange only)"
-    text = f"round {record['round']:>{len(str(rounds))}}/{rounds}{kind}  loss {record['loss']:.3f}"
-    if "valid_nll" in record:
-        own = [value for key, value in record["valid_nll"].items() if key != "common"]
-        own = own or [record["valid_nll"]["common"]]
-        text += f"  valid nll {np.mean(own):.3f}"
-    if exchanges:
-        present, counted = len(record["present"]), len(combined_of(record))
-        up, down = (sum(record[key].values()) / max(1, present) / 1000 for key in ("bytes_up", "bytes_down"))
-        who = f"{counted}" if counted == present else f"{counted} of {present}"
-        text += f"  {who} clients, kB {up:,.0f} up {down:,.0f} down"
-    return f"{text}  {record['seconds']['round']:.3g} s"

@@ -22,6 +22,7 @@ from trustformer.experiment.guarantee import Guarantee
 from trustformer.experiment.record import RunDirectory
 from trustformer.methods import Codec, Method
 from trustformer.secure.identity import Identity
+from trustformer.secure.sealing import KEY_SIZE
 
 
 class Shared(Protocol):
@@ -82,6 +83,12 @@ def agreed_terms(
     terms = make_terms(config, prepared.digest, common, codec, roster, rounds, prepared.guarantee)
     directory.write("terms.bin", terms.to_bytes())
     return terms
+
+
+def check_terms(config: Config, prepared: Shared, codec: Codec, rounds: int) -> None:
+    """Raise as `make_terms` does, before clients have keys: numbers stand for them."""
+    roster = {client: number.to_bytes(KEY_SIZE, "big") for number, client in enumerate(prepared.clients)}
+    make_terms(config, prepared.digest, prepared.digest, codec, roster, rounds, prepared.guarantee)
 
 
 def check_experiment(directory: RunDirectory, began: bytes, digest: bytes) -> None:

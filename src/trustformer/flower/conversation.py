@@ -7,6 +7,7 @@ its answer is the host's next one.
 
 from __future__ import annotations
 
+import math
 import secrets
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from flwr.app import Message
 
 from trustformer.errors import EnclaveLostError, MessageError, ProtocolError, SealError, TrustformerError
+from trustformer.experiment.reporter import duration
 from trustformer.federation.connection import read_error
 from trustformer.flower.node import NOT_CONNECTED, BundleError, LostError, Node
 from trustformer.flower.parcel import MAX_ANSWER, Parcel
@@ -25,6 +27,8 @@ POLL = (0.02, 1.0)
 _RECONNECT = 0.5
 _SILENT = 3.0
 """Seconds that a reason not to be connected may last before it is shown: a SuperLink refuses nodes as it starts."""
+_LONG = 15.0
+"""Seconds after a client's part of a round until it is said that others are still at theirs."""
 _PARTING = 3.0
 """Seconds for the host to hear a client's last word; of one that has left it hears none."""
 _HOSTS = (ProtocolError, SealError, MessageError, EnclaveLostError)
@@ -55,6 +59,7 @@ class Conversation:
         self._call = secrets.randbits(60)  # a process that took this one's place numbers its calls otherwise
         self._open: Message | None = None
         self._command, self._next = Parcel(""), Parcel("")
+        self._done = 0  # the round this client's part of is done, if that was the last command
         self.trained = 0
         """Last round trained for; told with every message, so that the host can record who took part."""
 
@@ -69,15 +74,18 @@ class Conversation:
         if self._next.kind:
             self._command, self._next = self._next, Parcel("")
             return self._command
+        due = time.monotonic() + _LONG if self._done else math.inf
         while True:
             try:
-                message = self._wait(self._patience)
+                message = self._wait(min(self._patience, due - time.monotonic()))
                 self._open, self._command = message, _parcel(message)
                 if self._command.kind in COMMANDS:
                     return self._command
                 self._reply(Parcel("busy"))
             except _SilentError:  # this client's part is done, and others are still at theirs
-                continue
+                if time.monotonic() >= due:
+                    self._note(f"round {self._done}: this client's part is done; waiting for others, still at theirs")
+                    due = math.inf
             except LostError as error:
                 self._reconnect(error)
 
@@ -87,7 +95,7 @@ class Conversation:
         since = lost
         while time.monotonic() - lost <= self._patience:
             if error.message != told and time.monotonic() - since > _SILENT:
-                self._note(f"waiting: {error.message}; trying again for {self._patience:,.0f} s at most")
+                self._note(f"waiting: {error.message}; trying again for {duration(self._patience)} at most")
                 told = error.message
             time.sleep(_RECONNECT)
             try:
@@ -103,10 +111,12 @@ class Conversation:
 
     def done(self, note: str, body: bytes = b"") -> None:
         """Report what the command came to."""
+        self._done = self._command.round if self._command.kind == "take part" else 0
         self._reply(Parcel("done", note=note, body=body))
 
     def failed(self, error: BaseException) -> None:
         """Report that the command failed: the class of the error, nothing of what it says."""
+        self._done = 0
         self._reply(Parcel("failed", note=type(error).__name__))
 
     def part(self, error: Exception) -> None:
@@ -172,7 +182,7 @@ class Conversation:
                 return message
             time.sleep(pause)
             pause = min(1.4 * pause, self._idle)
-        raise _SilentError(f"the host has said nothing for {seconds:,.0f} s")
+        raise _SilentError(f"the host has said nothing for {duration(seconds)}")
 
     def _reply(self, parcel: Parcel, call: int = 0) -> None:
         message, self._open = self._open, None

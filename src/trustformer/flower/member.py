@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from trustformer.attestation.policy import Policy
+from trustformer.attestation.simulated import BANNER, SimulatedAttester
 from trustformer.codec.weights import Weights, weights_digest
 from trustformer.errors import (
     ConfigError,
@@ -114,6 +115,8 @@ class Member:
             max_lag=config.clients.max_lag,
         )
         self._line.trained = self._client.state.trained
+        if self._terms.provider == SimulatedAttester.kind:
+            reporter.note(BANNER)
         pairs = f"{len(learner.examples):,} {learner.described}"
         reporter.note(f"client {settings.client}, {pairs}; {self._standing()}")
 
@@ -261,7 +264,11 @@ class Member:
         state, rounds = self._client.state, self._terms.rounds
         if not (state.round or state.trained):
             return f"has taken part in none of {rounds} rounds yet"
-        return f"adopted round {state.round} of {rounds}, took part up to round {state.trained}"
+        if state.pending is not None:
+            what = f"; round {state.trained} is trained and its update made, not yet known to be combined"
+        else:
+            what = "" if state.trained == state.round else f", took part up to round {state.trained}"
+        return f"adopted round {state.round} of {rounds}{what}"
 
     def _use(self) -> str:
         own, common = self._folder / self.settings.model, self._folder / self.settings.common

@@ -14,6 +14,7 @@ from typing import Any
 from trustformer.enclave.protocol import MAX_MESSAGE, Manifest, split_signed
 from trustformer.errors import ProtocolError
 from trustformer.experiment.record import RunDirectory
+from trustformer.experiment.reporter import duration
 from trustformer.federation.host import Host, split_kept
 from trustformer.federation.ledger import Ledger
 
@@ -137,4 +138,4 @@ class Record:
         times = [record["seconds"]["round"] for record in self._rounds.values()]
         if not times or number > rounds:
             return ""
-        return f", about {(rounds - number + 1) * sum(times) / len(times):,.0f} s left"
+        return f", about {duration((rounds - number + 1) * sum(times) / len(times))} left"

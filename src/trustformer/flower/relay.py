@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from trustformer.errors import EnclaveLostError, ProtocolError, TrustformerError
+from trustformer.experiment.reporter import duration
 from trustformer.federation.host import Host
 from trustformer.flower.parcel import Parcel
 from trustformer.flower.post import Post
@@ -25,7 +26,8 @@ _LONG = 15.0
 """Seconds: until it is said what the end may be waiting for, and for clients that are let go."""
 _COMING = 5.0
 """Seconds for clients to connect where all had finished before: one of them may be waiting to be let go."""
-_STATUS_EVERY = 10.0
+_STATUS_EVERY = (10.0, 60.0)
+"""Seconds between two lines about who is waited for: in the first minute of a wait, and after it."""
 _REFUSED = 10.0
 """Seconds until a close that the enclave refused is tried again: clients that confirm its state may come by then."""
 
@@ -166,7 +168,7 @@ class Relay:
             waiting = [line for line in self._board.lines if line.client not in done and not line.out]
             if not any(self._expected(line) for line in waiting):
                 break
-            self._end_status(waiting, started + self._settings.deadline - time.monotonic())
+            self._end_status(waiting, started)
             # A new boot of the enclave gives out the last round when enough clients have told it that they hold it.
             self._board.command(Parcel("stand by"), clients - self._back() | self._record.standing)
             if earlier and not told and time.monotonic() - started > _LONG:
@@ -195,26 +197,27 @@ class Relay:
             self._board.pause()
             self._board.pump()
 
-    def _due(self) -> bool:
-        """Whether a person has not been told for a while how it stands."""
+    def _due(self, started: float) -> bool:
+        """Whether a person has not been told for a while how it stands; `started`: when this wait began."""
         if (now := time.monotonic()) < self._status_at:
             return False
-        self._status_at = now + _STATUS_EVERY
+        self._status_at = now + _STATUS_EVERY[now - started >= _STATUS_EVERY[1]]
         return True
 
     def _status(self, number: int, accepted: set[str], deadline: float, started: float) -> None:
-        if not self._due():
+        if not self._due(started):
             return
         lines, now = self._board.lines, time.monotonic()
         online = [line.client for line in lines if line.online]
         self._note(
             f"round {number} of {self._rounds}: online {len(online)}/{len(lines)}"
             f" ({names(online) or 'nobody'}), sent {len(accepted)} of at least {self._min_clients}"
-            f", {now - started:,.0f} s, deadline in {deadline - now:,.0f} s{self._record.left(number, self._rounds)}"
-            f"{absent(lines, self._board.began, deadline - now)}"
+            f", {duration(now - started)}, deadline in {duration(deadline - now)}"
+            f"{self._record.left(number, self._rounds)}{absent(lines, self._board.began, deadline - now)}"
         )
 
-    def _end_status(self, waiting: list[Line], left: float) -> None:
-        if self._due():
+    def _end_status(self, waiting: list[Line], started: float) -> None:
+        if self._due(started):
+            left = started + self._settings.deadline - time.monotonic()
             at_it = names(line.client for line in waiting if line.online) or "nobody"
             self._note(f"taking over the last round: {at_it}{absent(waiting, self._board.began, left)}")

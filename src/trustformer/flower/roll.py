@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 
+from trustformer.experiment.reporter import duration
 from trustformer.flower.switchboard import Line
 
 _MOST = 12
@@ -36,9 +37,9 @@ def absent(lines: Sequence[Line], began: float, left: float) -> str:
     never = [line.client for line in lines if line.since is None]
     gone = [line for line in lines if line.since is not None and not line.online]
     if never:
-        text += f"; not seen yet in {now - began:,.0f} s, waited for {max(left, 0):,.0f} s more: {names(never)}"
+        text += f"; not seen yet in {duration(now - began)}, waited for {duration(max(left, 0))} more: {names(never)}"
     if gone:
-        since = {line.client: f"for {now - (line.since or now):,.0f} s" for line in gone}
+        since = {line.client: f"for {duration(now - (line.since or now))}" for line in gone}
         text += f"; offline: {names(f'{line.client} ({since[line.client]}{_said(line)})' for line in gone)}"
     return text
 

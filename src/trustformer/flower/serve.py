@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 
-from trustformer.attestation.simulated import SimulatedAttester
+from trustformer.attestation.simulated import BANNER, SimulatedAttester
 from trustformer.enclave.config import RunConfig
 from trustformer.errors import ConfigError, TrustformerError
 from trustformer.experiment.config import load_config
@@ -53,6 +53,8 @@ def serve(folder: Path, reporter: Reporter) -> None:
                 f"run {terms.run_id.hex()}: {len(clients)} clients, {terms.rounds} rounds{kinds}, "
                 f"round {record.last} done"
             )
+            if terms.provider == SimulatedAttester.kind:
+                reporter.note(BANNER)
             for left in range(settings.restarts, -1, -1):
                 try:
                     superlink.start()

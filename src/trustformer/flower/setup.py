@@ -7,6 +7,7 @@ its own keys and data, the host's the public keys.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,8 +149,8 @@ def _write(
         _write_client(at, server, client, identity, pairs[client], terms, prepared, address)
         note_placeholder(at / _name(client), at / _name(client) / "data", languages)
     commands = Commands(
-        f"trustformer serve {final / 'host'}",
-        {client: f"trustformer join {final / _name(client)}" for client in prepared.clients},
+        shlex.join(["trustformer", "serve", str(final / "host")]),
+        {name: shlex.join(["trustformer", "join", str(final / _name(name))]) for name in prepared.clients},
         _about(config, prepared, languages),
     )
     where = host.enclave or "the address that `enclave` in `host/host.toml` gives (none yet)"
@@ -241,8 +242,11 @@ Before you use it between machines:
 
 - `host/` goes to the host, each `client-*/` to its owner, over a channel you trust; then delete them here. The
   folders hold private keys, and whoever keeps a client's `identity.key` can send updates in its name.
-- Give each client text of its own: `trustformer prepare FILE --out DIR --source-language {source} --target-language
-  {target}`, then `data = "DIR"` in its `node.toml`. Languages, `--valid` and `--test` must be the same at all clients.
+- Give each client text of its own:
+
+      trustformer prepare FILE --out DIR --source-language {source} --target-language {target}
+
+  then `data = "DIR"` in its `node.toml`. Languages, `--valid` and `--test` must be the same at all clients.
   What is in `client-*/data` now is a placeholder: that client's part of the corpus this federation was made with.
 - Clients connect to {address}. Firewall that port to the clients' addresses: Flower's Control API is on it
   too and asks for no credential, so whoever reaches it can start and stop runs (docs/deploy-flower.md).

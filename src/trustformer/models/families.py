@@ -17,6 +17,7 @@ from trustformer.data.tokenizer import Tokenizer
 from trustformer.errors import ConfigError
 from trustformer.models.adapters import add_adapters
 from trustformer.models.folder import LAYERDROP, continue_model
+from trustformer.models.heads import fit_head, label_maps, stored_labels
 from trustformer.models.reading import read_weights
 from trustformer.models.seq2seq import PRESETS, Model, ModelConfig, build_model
 
@@ -44,6 +45,12 @@ _TYPES = {
     "masked-lm": ("bert", "distilbert"),
     "classification": ("bert", "distilbert"),
 }
+RELATIVE = 512
+"""Longest sequence of a model with relative positions, as T5 was trained."""
+
+_KEPT = ("forced_bos_token_id", "forced_eos_token_id", "bad_words_ids")
+"""What a model's decoding needs of its folder's generation config, beside the ids that its config has."""
+
 _BUILT = {"translation": "marian", "causal-lm": "gpt2", "masked-lm": "bert", "classification": "bert"}
 
 
@@ -113,7 +120,7 @@ def _build(config: ModelConfig, tokenizer: HubTokenizer, labels: Sequence[str], 
     common: dict[str, Any] = {"vocab_size": tokenizer.vocab_size, **special}
     common |= _dropouts(kind, config)
     if config.task == "classification":
-        common |= _label_maps(labels)
+        common |= label_maps(labels)
     architecture = transformers.AutoConfig.for_model(kind, **common, **_sizes(kind, config, tokenizer))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -174,18 +181,41 @@ def _sizes(kind: str, config: ModelConfig, tokenizer: HubTokenizer) -> dict[str,
 def _continue(folder: Path, config: ModelConfig, tokenizer: Tokenizer, labels: Sequence[str], seed: int) -> Model:
     kind = _type_of(folder, config.task)
     if kind == "marian":
-        return continue_model(folder, config, tokenizer.vocab_size)
-    assert isinstance(tokenizer, HubTokenizer)
+        model = continue_model(folder, config, tokenizer.vocab_size)
+    else:
+        assert isinstance(tokenizer, HubTokenizer)
+        model = _continue_other(kind, folder, config, tokenizer, labels, seed)
+    if model.config.is_encoder_decoder:
+        model.generation_config = _plain_generation(model)
+    if kind == "mbart":
+        assert isinstance(tokenizer, HubTokenizer)
+        _set_language(model, tokenizer)
+    return model
+
+
+def _continue_other(
+    kind: str, folder: Path, config: ModelConfig, tokenizer: HubTokenizer, labels: Sequence[str], seed: int
+) -> Model:
     values = _dropouts(kind, config) | (LAYERDROP if kind == "mbart" else {})
     if config.task == "classification":
-        values |= _label_maps(labels)
+        values |= label_maps(labels)
     with torch.random.fork_rng():
         torch.manual_seed(seed)  # of a head that the folder does not have
         model = load_any(folder, config.task, new_head=config.task == "classification", **values)
     _check_fit(folder, config, model, tokenizer)
-    if kind == "mbart":
-        _set_language(model, tokenizer)
+    if config.task == "classification":
+        fit_head(model, stored_labels(folder), labels, seed)
     return model
+
+
+def _plain_generation(model: Model) -> transformers.GenerationConfig:
+    """How a continued model decodes: its ids and its whole length; no other limits, scores or samples of its folder."""
+    ids = {}
+    for name in ("pad_token_id", "eos_token_id", "bos_token_id", "decoder_start_token_id"):
+        own = getattr(model.config, name, None)  # training begins a target with that of the config
+        ids[name] = getattr(model.generation_config, name) if own is None else own
+    kept = {name: getattr(model.generation_config, name) for name in _KEPT}
+    return transformers.GenerationConfig(max_length=longest(model) or RELATIVE, num_beams=1, **ids, **kept)
 
 
 def _type_of(folder: Path, task: str) -> str:
@@ -215,7 +245,3 @@ def _set_language(model: Model, tokenizer: HubTokenizer) -> None:
     model.config.decoder_start_token_id = model.generation_config.decoder_start_token_id = empty[-1]
     framed = len(empty) > 1 and empty[-1] == tokenizer.eos_id
     model.generation_config.forced_bos_token_id = empty[0] if framed else None
-
-
-def _label_maps(labels: Sequence[str]) -> dict[str, Any]:
-    return {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}

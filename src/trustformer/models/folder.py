@@ -26,14 +26,8 @@ def continue_model(folder: Path, config: ModelConfig, vocab_size: int) -> Model:
     """
     _check(folder, config, vocab_size)
     model = read_marian(folder, dropout=config.dropout, **LAYERDROP)
-    model.generation_config.update(
-        max_length=model.config.max_position_embeddings,
-        num_beams=1,
-        bad_words_ids=[[model.config.pad_token_id], *([spare] for spare in range(vocab_size, model.config.vocab_size))],
-        decoder_start_token_id=model.config.decoder_start_token_id,
-        pad_token_id=model.config.pad_token_id,
-        eos_token_id=model.config.eos_token_id,
-    )
+    spare = range(vocab_size, model.config.vocab_size)
+    model.generation_config.bad_words_ids = [[model.config.pad_token_id], *([number] for number in spare)]
     return model
 
 

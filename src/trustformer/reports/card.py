@@ -35,13 +35,13 @@ _PIPELINE = """\
 from transformers import pipeline
 
 model = pipeline("{pipeline}", model="FOLDER")
-print(model("{text}"))
+print(model({text}))
 ```"""
 
 _PIPELINES = {
     # task: name of the pipeline, what one gives it, and the metrics the hub knows
     "causal-lm": ("text-generation", "A text begins", ("perplexity",)),
-    "masked-lm": ("fill-mask", "A text with one <mask> hidden.", ("perplexity",)),
+    "masked-lm": ("fill-mask", "A text with one {mask} hidden.", ("perplexity",)),
     "classification": ("text-classification", "A text.", ("accuracy", "f1")),
 }
 
@@ -73,7 +73,12 @@ _EXCHANGES = {
 
 
 def model_card(
-    config: Config, result: dict[str, Any], environment: dict[str, Any], client: str | None, languages: tuple[str, ...]
+    config: Config,
+    result: dict[str, Any],
+    environment: dict[str, Any],
+    client: str | None,
+    languages: tuple[str, ...],
+    mask: str | None = None,
 ) -> str:
     """Return the card as Markdown with a YAML header.
 
@@ -83,24 +88,26 @@ def model_card(
         environment: its `environment.json`.
         client: whose own model this is; None for the one of `model/`.
         languages: of the data, source first, where the config declares them.
+        mask: the tokenizer's mask token, if it has one.
     """
     return "\n\n".join(
         (
             _header(config.model.task, languages, _kind(result)) + f"# {_title(result, client)}",
             f"Made by trustformer {environment['packages']['trustformer']}: {_HOW[_kind(result)]}.",
-            f"## Use\n\n{_use(config.model.task)}",
-            f"## Training\n\n{_training(config, result)}",
+            f"## Use\n\n{_use(config.model.task, mask)}",
+            f"## Training\n\n{_training(config, result, languages)}",
             f"## Scores\n\n{_scores(config, result, environment, client)}",
             f"## What was protected, and what was not\n\n{_privacy(config, result, client)}\n",
         )
     )
 
 
-def _use(task: str) -> str:
+def _use(task: str, mask: str | None) -> str:
     if task == "translation":
         return _TRANSLATE
     pipeline, text, _ = _PIPELINES[task]
-    return _PIPELINE.format(pipeline=pipeline, text=text)
+    text = text.replace("{mask}", mask or "<mask>")
+    return _PIPELINE.format(pipeline=pipeline, text=json.dumps(text, ensure_ascii=False))
 
 
 def _header(task: str, languages: tuple[str, ...], kind: str) -> str:
@@ -136,12 +143,13 @@ def _title(result: dict[str, Any], client: str | None) -> str:
     return f"Client {whose}'s own model" + (", trained alone" if kind == "local" else " of a federated run")
 
 
-def _training(config: Config, result: dict[str, Any]) -> str:
+def _training(config: Config, result: dict[str, Any], languages: tuple[str, ...]) -> str:
     synthetic = " (SYNTHETIC: sentences made by a grammar, not written by people)" if result["synthetic"] else ""
     started = _started(config)
     split = f"{config.clients.split} split" if not config.clients.folders else "each with its own data"
     rows = [
         ("data, as declared", f"{_text(result['data'])}{synthetic}; its licence is not known to the program"),
+        *([("languages", _text(" to ".join(languages)))] if languages else []),
         *([("started from", f"{started}; its licence is not known to the program")] if started else []),
         ("clients", f"{result['clients']}, {split}"),
         ("rounds", f"{result['rounds']} of {config.train.local_epochs} local epoch(s)"),
@@ -240,7 +248,8 @@ def _privacy(config: Config, result: dict[str, Any], client: str | None) -> str:
         if (whose := _whose(result, client)) is None:
             return text
         return f"{text}\n- Handing this folder on discloses of client {whose}'s text, of which the run sent nothing."
-    sent = _EXCHANGES[result["variant"] or result["method"]]
+    method = result["variant"] or result["method"]
+    sent = _EXCHANGES.get(method, f"what the method `{method}` makes of the change of the weights")
     lines = [
         f"- Each client sent, sealed to the aggregator: {sent}. No text was sent.",
         "- **The aggregator's attestation was simulated**: one machine played all parties, and no hardware protected "

@@ -8,9 +8,11 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from trustformer.data.folder import whole_folder
+from trustformer.data.hub_tokenizer import HubTokenizer
 from trustformer.data.marian import read_json
 from trustformer.errors import TrustformerError
 from trustformer.experiment.config import Config, DataConfig, load_config
+from trustformer.experiment.corpora import folder_languages
 from trustformer.experiment.record import RunDirectory
 from trustformer.experiment.saved import load_saved
 from trustformer.models.families import longest
@@ -36,7 +38,8 @@ def export(run: Path, to: Path, client: str | None = None) -> None:
     assert result is not None
     if config.model.task == "translation":
         model.generation_config.num_beams = BEAMS
-    card = model_card(config, result, read_json(run / "environment.json"), client, _languages(config))
+    mask = tokenizer.mask_token if isinstance(tokenizer, HubTokenizer) else None
+    card = model_card(config, result, read_json(run / "environment.json"), client, _languages(config), mask)
     with whole_folder(to, mode=0o755) as folder:
         try:
             save_model(model, folder)
@@ -49,12 +52,14 @@ def export(run: Path, to: Path, client: str | None = None) -> None:
 
 
 def _languages(config: Config) -> tuple[str, ...]:
-    """Languages the config declares; tsv files, lines and folders say nothing of theirs.
+    """Languages the config or the report of a folder declares; tsv files and lines say nothing of theirs.
 
     Rows of jsonl and hf may have the keys `source` and `target`: the default languages are no declaration there.
     """
     data, names = config.data, [f"{config.data.side}_language"]
-    if data.source in ("tsv", "lines", "folder"):
+    if stated := folder_languages(config):
+        return tuple(stated) if config.model.task == "translation" else (stated[data.side == "target"],)
+    if config.clients.folders or data.source in ("tsv", "lines", "folder"):
         return ()
     if config.model.task == "translation":
         names = ["source_language", "target_language"]

@@ -51,4 +51,4 @@ def _score(value: float | None) -> str:
 
 
 def _difference(value: dict[str, float] | None) -> str:
-    return "-" if value is None else f"{value['mean']:+.1f}\n[{value['low']:+.1f}, {value['high']:+.1f}]"
+    return "-" if value is None else f"{value['mean']:+z.1f}\n[{value['low']:+z.1f}, {value['high']:+z.1f}]"

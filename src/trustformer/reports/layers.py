@@ -14,6 +14,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from trustformer.errors import ConfigError, DataError
+from trustformer.experiment.deployed import check_not_deployed
 from trustformer.experiment.record import RunDirectory
 from trustformer.reports.sections import layer_name
 from trustformer.reports.terminal import fill
@@ -35,6 +36,7 @@ def inspect_layers(path: Path) -> list[dict[str, Any]]:
     directory = RunDirectory.existing(path)
     file = path / "layers.json"
     if not file.is_file():
+        check_not_deployed(path)
         raise ConfigError(f"{path} has no layers.json", "it has not begun, or was made by an older version")
     rounds = [record["layers"] for record in directory.rounds() if record.get("layers")]
     try:

@@ -112,20 +112,23 @@ def _figures(rows: Sequence[Row], members: Members) -> dict[str, Figure | list[F
     """Return the figures for which the runs hold what they show, by their place on the page."""
     style = styles(rows)
     found: dict[str, Figure | list[Figure]] = {}
+    runs = [run for group in members.values() for run in group]
+    closing = any(not record["training"] for run in runs for record in run.rounds)
+    ends = " The last points are exchanges without training, each drawn as one epoch." if closing else ""
     if domains := sections.domain_dots(rows, style):
         found["domains"] = _dots("domains", "BLEU by domain", "BLEU, mean over clients", domains, 1)
     if curves := sections.learning_curves(members, style):
-        band = "Line: mean over clients and seeds. Band: lowest to highest."
+        band = f"Line: mean over clients and seeds. Band: lowest to highest.{ends}"
         found["learning"] = _curves("learning", "Validation loss", "nats per token", curves, 3, band)
     if times := sections.seconds(rows, members):
         dots = [Dots(name, style[name], {k: v for k, v in kinds.items() if v}) for name, kinds in times.items()]
         label, table = f"seconds a {unit(rows)}, all clients, log scale", sections.seconds_table(rows, times)
         found["times"] = _dots("times", "Where the time goes", label, dots, 3, table, _TIMES)
     if curves := sections.captured_curves(members, style):
-        text = "1 - residual² / drift², mean and range over clients and seeds."
+        text = f"1 - residual² / drift², mean and range over clients and seeds.{ends}"
         found["captured"] = _curves("captured", "Share of the drift that arrives", "captured", curves, 3, text, True)
     if curves := sections.residual_curves(members, style):
-        text = "Bold: what stays in the client's weights. Thin: the drift before the exchange."
+        text = f"Bold: what stays in the client's weights. Thin: the drift before the exchange.{ends}"
         found["residual"] = _curves("residual", "Residual and drift", "norm", curves, 3, text)
     found["layers"] = [
         _figure(
