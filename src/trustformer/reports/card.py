@@ -10,66 +10,13 @@ from typing import Any
 
 from trustformer.experiment.config import Config
 from trustformer.foreign import shown
-from trustformer.methods import PRIVATE
 from trustformer.models.seq2seq import PRESETS
 from trustformer.privacy.stated import stated_epsilon, upper
+from trustformer.reports.card_words import EXCHANGES, HOW, PIPELINE, PIPELINES, SCORED, TRANSLATE
 from trustformer.reports.task_tables import METRICS
 
 BEAMS = 4
 """Beam width of an exported model, and of `trustformer translate` with a model folder."""
-
-_TRANSLATE = """\
-```python
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
-
-tokenizer = AutoTokenizer.from_pretrained("FOLDER")
-model = AutoModelForSeq2SeqLM.from_pretrained("FOLDER")
-batch = tokenizer(["A sentence."], return_tensors="pt", padding=True, truncation=True)
-print(tokenizer.batch_decode(model.generate(**batch), skip_special_tokens=True))
-```
-
-transformers 4 also has `pipeline("translation", model="FOLDER")`; transformers 5 has no pipeline for translation."""
-
-_PIPELINE = """\
-```python
-from transformers import pipeline
-
-model = pipeline("{pipeline}", model="FOLDER")
-print(model({text}))
-```"""
-
-_PIPELINES = {
-    # task: name of the pipeline, what one gives it, and the metrics the hub knows
-    "causal-lm": ("text-generation", "A text begins", ("perplexity",)),
-    "masked-lm": ("fill-mask", "A text with one {mask} hidden.", ("perplexity",)),
-    "classification": ("text-classification", "A text.", ("accuracy", "f1")),
-}
-
-_SCORED = {
-    "causal-lm": "Perplexity per token of this vocabulary, the end token included.",
-    "masked-lm": "Perplexity of hidden tokens, 15 % of each text.",
-    "classification": "Macro F1: mean over the labels of the test set.",
-}
-
-_HOW = {
-    "federated": "several clients trained together without putting their text in one place",
-    "local": "one client trained alone, on its own text",
-    "centralized": "all training text was in one place",
-}
-
-_DENSE = "the change of every trained weight, as dense 32-bit floats"
-
-_EXCHANGES = {
-    "fedavg": f"{_DENSE} (federated averaging)",
-    "lora_fedavg": f"{_DENSE} of low-rank adapters",
-    "ffa_lora": f"{_DENSE} of one half of low-rank adapters, the other fixed",
-    **{name: f"{_DENSE}, clipped to one norm" for name in PRIVATE},
-    "codebook": "k-means centroids of blocks of the weights' change, with the code of every block: a lossy copy of "
-    "it; one-dimensional parameters likewise, in smaller blocks",
-    "partition": "mean changes of groups of rows, the groups known to all, and one-dimensional parameters, "
-    "as 16-bit floats",
-    "paper": "k-means centroids of the rows of every weight matrix; one-dimensional parameters stayed at the clients",
-}
 
 
 def model_card(
@@ -93,7 +40,7 @@ def model_card(
     return "\n\n".join(
         (
             _header(config.model.task, languages, _kind(result)) + f"# {_title(result, client)}",
-            f"Made by trustformer {environment['packages']['trustformer']}: {_HOW[_kind(result)]}.",
+            f"Made by trustformer {environment['packages']['trustformer']}: {HOW[_kind(result)]}.",
             f"## Use\n\n{_use(config.model.task, mask)}",
             f"## Training\n\n{_training(config, result, languages)}",
             f"## Scores\n\n{_scores(config, result, environment, client)}",
@@ -104,14 +51,14 @@ def model_card(
 
 def _use(task: str, mask: str | None) -> str:
     if task == "translation":
-        return _TRANSLATE
-    pipeline, text, _ = _PIPELINES[task]
+        return TRANSLATE
+    pipeline, text, _ = PIPELINES[task]
     text = text.replace("{mask}", mask or "<mask>")
-    return _PIPELINE.format(pipeline=pipeline, text=json.dumps(text, ensure_ascii=False))
+    return PIPELINE.format(pipeline=pipeline, text=json.dumps(text, ensure_ascii=False))
 
 
 def _header(task: str, languages: tuple[str, ...], kind: str) -> str:
-    pipeline, _, metrics = _PIPELINES.get(task, ("translation", "", ("sacrebleu", "chrf")))
+    pipeline, _, metrics = PIPELINES.get(task, ("translation", "", ("sacrebleu", "chrf")))
     lines = ["library_name: transformers", f"pipeline_tag: {pipeline}"]
     if languages:
         lines += ["language:", *(f"- {json.dumps(language)}" for language in languages)]  # `no` is false in YAML
@@ -212,7 +159,7 @@ def _scores(config: Config, result: dict[str, Any], environment: dict[str, Any],
         "|" + len(metrics) * " ---: |",
         f"| {' | '.join(cells)} |",
         "",
-        "NLL in nats per target. " + (_SCORED.get(config.model.task) or _decoded(config.evaluation.beams)),
+        "NLL in nats per target. " + (SCORED.get(config.model.task) or _decoded(config.evaluation.beams)),
         f"Trained and scored on {_hardware(environment)}.",
     ]
     if "sacrebleu_signature" in result:
@@ -249,7 +196,7 @@ def _privacy(config: Config, result: dict[str, Any], client: str | None) -> str:
             return text
         return f"{text}\n- Handing this folder on discloses of client {whose}'s text, of which the run sent nothing."
     method = result["variant"] or result["method"]
-    sent = _EXCHANGES.get(method, f"what the method `{method}` makes of the change of the weights")
+    sent = EXCHANGES.get(method, f"what the method `{method}` makes of the change of the weights")
     lines = [
         f"- Each client sent, sealed to the aggregator: {sent}. No text was sent.",
         "- **The aggregator's attestation was simulated**: one machine played all parties, and no hardware protected "
