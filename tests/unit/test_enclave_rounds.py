@@ -146,6 +146,22 @@ def test_a_hello_after_the_uploads_does_not_change_what_they_started_from(tmp_pa
     assert run.manifests[2].common_digest == common
 
 
+def test_all_updates_of_a_round_start_from_one_common_model_whatever_most_clients_say_later(tmp_path: Path) -> None:
+    run = federation(tmp_path)
+    rounds(run, ["abc"])
+    a, b, c = run.members.values()
+    train((a, b), 1)
+    run.greet("a")
+    assert run.contribute("a") == ["accepted"]
+    claim = bytes(range(32))
+    for member in (b, c):
+        hello(run.enclave, member, common_digest=claim)
+    update = new_update(b, run.codec.encode(b.weights, b.common, np.random.default_rng(0)))
+    assert upload(run.enclave, b, replace(update, common_digest=claim)) == "refused"
+    assert upload(run.enclave, b, update) == "accepted"
+    assert run.enclave.accepted == ("a", "b")
+
+
 def test_an_update_of_no_common_model_is_refused(tmp_path: Path) -> None:
     run = federation(tmp_path)
     rounds(run, ["abc"])
