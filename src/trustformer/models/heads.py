@@ -10,9 +10,7 @@ from typing import Any
 import torch
 
 from trustformer.data.marian import read_json
-
-Model = Any
-"""A transformers model with a linear map `classifier`, which has a row for each label."""
+from trustformer.models.seq2seq import Model
 
 _UNNAMED = {"0": "LABEL_0", "1": "LABEL_1"}
 """What transformers means by a config without `id2label`."""
@@ -37,7 +35,7 @@ def fit_head(model: Model, stored: Sequence[str | None], labels: Sequence[str], 
     """Give a head that was read the rows of a run's labels: its own in their order, or new ones for other labels.
 
     Args:
-        model: changed in place; its head has a row for each of `labels`.
+        model: changed in place; its head, a linear map `classifier`, has a row for each of `labels`.
         stored: labels of the rows that were read.
         labels: of the run, in the order of their numbers.
         seed: of new rows.
